@@ -1,0 +1,274 @@
+//! The options in types. Their meanings and units stand in `deploy/config/drover.toml`, once.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, Secret, system_host_name};
+use crate::ids::HostName;
+
+/// All of it.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[DEFAULT]`
+    #[serde(rename = "DEFAULT")]
+    pub default: DefaultSection,
+    /// `[database]`
+    pub database: DatabaseSection,
+    /// `[api]`
+    pub api: ApiSection,
+    /// `[conductor]`
+    pub conductor: ConductorSection,
+    /// `[filter_scheduler]`
+    pub filter_scheduler: SchedulerSection,
+    /// `[libvirt]`
+    pub libvirt: LibvirtSection,
+    /// `[workarounds]`
+    pub workarounds: WorkaroundsSection,
+    /// `[log]`
+    pub log: LogSection,
+}
+
+/// `[DEFAULT]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultSection {
+    pub host: Option<HostName>,
+    pub transport_url: Secret,
+    pub my_ip: Option<IpAddr>,
+    pub report_interval: u64,
+    pub service_down_time: u64,
+    pub max_concurrent_live_migrations: u32,
+    pub max_concurrent_incoming_live_migrations: u32,
+    pub max_concurrent_fleet_live_migrations: u32,
+    pub migrate_max_retries: i32,
+    pub rpc_response_timeout: u64,
+    pub reserved_host_memory_mb: u32,
+    pub reserved_host_disk_mb: u32,
+    pub ram_allocation_ratio: f64,
+    pub cpu_allocation_ratio: f64,
+    pub default_project_id: String,
+    pub default_user_id: String,
+    pub default_availability_zone: String,
+}
+
+/// `[database]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSection {
+    pub connection: Secret,
+    pub max_pool_size: u32,
+}
+
+/// `[api]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiSection {
+    pub osapi_compute_listen: IpAddr,
+    pub osapi_compute_listen_port: u16,
+    pub auth_strategy: AuthStrategy,
+    pub noauth_listen_anywhere: bool,
+    pub max_request_body_size: usize,
+    pub max_limit: u32,
+    pub compute_link_prefix: Option<String>,
+}
+
+/// How callers prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthStrategy {
+    /// They need not.
+    Noauth,
+}
+
+/// `[conductor]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConductorSection {
+    pub host: Option<HostName>,
+    pub workers: u16,
+    pub sweep_interval: u64,
+}
+
+/// `[filter_scheduler]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchedulerSection {
+    pub enabled_filters: Vec<String>,
+    pub ram_weight_multiplier: f64,
+    pub cpu_weight_multiplier: f64,
+    pub io_ops_weight_multiplier: f64,
+}
+
+/// `[libvirt]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LibvirtSection {
+    pub connection_uri: String,
+    pub live_migration_uri: String,
+    pub live_migration_inbound_addr: Option<HostName>,
+    pub live_migration_flag: Vec<String>,
+    pub block_migration_flag: Vec<String>,
+    pub live_migration_bandwidth: u32,
+    pub live_migration_downtime: u64,
+    pub live_migration_downtime_steps: u64,
+    pub live_migration_downtime_delay: u64,
+    pub live_migration_completion_timeout: u64,
+    pub live_migration_timeout_action: TimeoutAction,
+    pub live_migration_permit_post_copy: bool,
+    pub live_migration_permit_auto_converge: bool,
+    pub live_migration_monitor_interval: u64,
+    pub vnc_server_listen: Option<IpAddr>,
+    pub spice_server_listen: Option<IpAddr>,
+    pub migration_port_min: u16,
+    pub migration_port_max: u16,
+    pub connect_probe_timeout: u64,
+    pub instances_path: PathBuf,
+}
+
+/// What to do with a migration that takes too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeoutAction {
+    /// Give up; the guest stays.
+    Abort,
+    /// Post-copy where it is permitted, else pause the guest.
+    ForceComplete,
+}
+
+/// `[workarounds]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkaroundsSection {
+    pub skip_cpu_compare_on_dest: bool,
+    pub skip_hypervisor_version_check_on_lm: bool,
+}
+
+/// `[log]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// What types cannot say. Flags are checked by the compute agent, filters by the conductor, which know their names.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let (default, api, libvirt) = (&self.default, &self.api, &self.libvirt);
+        if api.auth_strategy == AuthStrategy::Noauth && !api.osapi_compute_listen.is_loopback() && !api.noauth_listen_anywhere {
+            return Err(ConfigError::not_allowed(
+                "[api] osapi_compute_listen",
+                api.osapi_compute_listen,
+                "auth_strategy = \"noauth\" lets everybody be admin, so it listens on loopback only, unless noauth_listen_anywhere = true",
+            ));
+        }
+        if libvirt.live_migration_uri.matches("%s").count() != 1 || libvirt.live_migration_uri.matches('%').count() != 1 {
+            return Err(ConfigError::not_allowed(
+                "[libvirt] live_migration_uri",
+                &libvirt.live_migration_uri,
+                "a URI with one %s in the place of the destination, for instance qemu+tcp://%s/system",
+            ));
+        }
+        at_least("[libvirt] live_migration_downtime", libvirt.live_migration_downtime, 100)?;
+        at_least(
+            "[libvirt] live_migration_downtime_steps",
+            libvirt.live_migration_downtime_steps,
+            3,
+        )?;
+        at_least(
+            "[libvirt] live_migration_downtime_delay",
+            libvirt.live_migration_downtime_delay,
+            3,
+        )?;
+        at_least(
+            "[libvirt] live_migration_monitor_interval",
+            libvirt.live_migration_monitor_interval,
+            1,
+        )?;
+        at_least("[libvirt] connect_probe_timeout", libvirt.connect_probe_timeout, 1)?;
+        at_least(
+            "[libvirt] migration_port_max",
+            libvirt.migration_port_max.into(),
+            libvirt.migration_port_min.into(),
+        )?;
+        at_least("[DEFAULT] report_interval", default.report_interval, 1)?;
+        at_least(
+            "[DEFAULT] service_down_time",
+            default.service_down_time,
+            default.report_interval + 1,
+        )?;
+        at_least("[DEFAULT] rpc_response_timeout", default.rpc_response_timeout, 1)?;
+        at_least("[database] max_pool_size", self.database.max_pool_size.into(), 2)?;
+        at_least("[conductor] workers", self.conductor.workers.into(), 1)?;
+        at_least("[conductor] sweep_interval", self.conductor.sweep_interval, 1)?;
+        if default.migrate_max_retries < -1 {
+            return Err(ConfigError::not_allowed(
+                "[DEFAULT] migrate_max_retries",
+                default.migrate_max_retries,
+                "-1 or more",
+            ));
+        }
+        for (option, ratio) in [
+            ("[DEFAULT] ram_allocation_ratio", default.ram_allocation_ratio),
+            ("[DEFAULT] cpu_allocation_ratio", default.cpu_allocation_ratio),
+        ] {
+            if !(ratio.is_finite() && ratio > 0.0) {
+                return Err(ConfigError::not_allowed(option, ratio, "a number above 0"));
+            }
+        }
+        Ok(())
+    }
+
+    /// This compute host's name.
+    pub fn compute_host(&self) -> Result<HostName, ConfigError> {
+        host_or_system(self.default.host.as_ref(), "[DEFAULT] host")
+    }
+
+    /// This conductor's name.
+    pub fn conductor_host(&self) -> Result<HostName, ConfigError> {
+        host_or_system(self.conductor.host.as_ref(), "[conductor] host")
+    }
+
+    /// How long a host may take to answer.
+    pub fn rpc_response_timeout(&self) -> Duration {
+        Duration::from_secs(self.default.rpc_response_timeout)
+    }
+}
+
+fn host_or_system(given: Option<&HostName>, option: &str) -> Result<HostName, ConfigError> {
+    if let Some(host) = given {
+        return Ok(host.clone());
+    }
+    let name = system_host_name()?;
+    HostName::new(name.clone()).map_err(|e| ConfigError::not_allowed(option, name, e))
+}
+
+fn at_least(option: &str, value: u64, least: u64) -> Result<(), ConfigError> {
+    if value < least {
+        Err(ConfigError::not_allowed(option, value, format_args!("{least} or more")))
+    } else {
+        Ok(())
+    }
+}

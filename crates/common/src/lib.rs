@@ -1,0 +1,14 @@
+//! What Drover's services share: domain types, messages, the message bus, configuration and process life.
+//!
+//! No SQL, no HTTP, no libvirt here.
+
+pub mod bus;
+pub mod config;
+pub mod fault;
+pub mod host;
+pub mod ids;
+pub mod lifecycle;
+pub mod migration;
+pub mod rpc;
+pub mod server;
+pub mod telemetry;

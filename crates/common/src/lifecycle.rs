@@ -1,0 +1,126 @@
+//! The life of a process: start, ready, told to stop, waiting for what is under way, ended.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config};
+use crate::telemetry;
+
+/// How long a process that was told to stop may finish what it is in the middle of. systemd's default patience is 90 s.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// The command line that all services share.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Arguments {
+    /// Configuration file (TOML); without it /etc/drover/drover.toml, if it is there.
+    #[arg(long, value_name = "PATH", env = "DROVER_CONFIG_FILE")]
+    pub config_file: Option<PathBuf>,
+}
+
+/// What a service gets for its life.
+#[derive(Debug, Clone, Default)]
+pub struct Life {
+    /// Cancelled when the process is told to stop: take on nothing new.
+    pub stop: CancellationToken,
+    /// Everything that must come to an end before the process does.
+    pub tasks: TaskTracker,
+}
+
+impl Life {
+    /// Runs `task` for as long as the process lives; the end waits for it.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task);
+    }
+
+    /// Tells systemd (or whoever started us) that the service works now.
+    pub fn ready(&self) {
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            warn!(error = %error, "cannot tell the service manager that we are ready");
+        }
+        info!("ready");
+    }
+}
+
+/// The whole `main` of a service: arguments, configuration, logs, signals, `run`, orderly end.
+pub fn main<F, R, E>(name: &'static str, run: R) -> ExitCode
+where
+    F: Future<Output = Result<(), E>>,
+    R: FnOnce(Config, Life) -> F,
+    E: std::error::Error + 'static,
+{
+    let arguments = Arguments::parse();
+    let config = match config::load(arguments.config_file.as_deref()).and_then(|c| telemetry::init(&c.log).map(|()| c)) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{name}: {}", telemetry::chain(&error));
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name(name)
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(error = %error, "cannot start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
+    runtime.block_on(live(run, config))
+}
+
+async fn live<F, R, E>(run: R, config: Config) -> ExitCode
+where
+    F: Future<Output = Result<(), E>>,
+    R: FnOnce(Config, Life) -> F,
+    E: std::error::Error + 'static,
+{
+    let life = Life::default();
+    tokio::spawn(stop_on_signal(life.stop.clone()));
+    let result = run(config, life.clone()).await;
+    life.stop.cancel();
+    life.tasks.close();
+    if tokio::time::timeout(GRACE, life.tasks.wait()).await.is_err() {
+        warn!(
+            tasks = life.tasks.len(),
+            "ended before everything was finished; what is on a row is taken up again"
+        );
+    }
+    match result {
+        Ok(()) => {
+            info!("ended");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(error = telemetry::chain(&error), "cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        error!("cannot listen for signals");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => info!("SIGINT: stopping"),
+    }
+    stop.cancel();
+    sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
+}

@@ -1,0 +1,84 @@
+//! Migrations: their statuses and what is measured of them.
+
+pub mod status;
+
+use serde::{Deserialize, Serialize};
+
+pub use status::{Event, MigrationStatus};
+
+/// One sample of a running copy, from `virDomainGetJobStats`. Bytes, milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Since the job began.
+    pub elapsed_ms: i64,
+    /// The guest's memory.
+    pub memory_total: i64,
+    /// Sent so far.
+    pub memory_processed: i64,
+    /// Still to send in this iteration.
+    pub memory_remaining: i64,
+    /// The disks that are copied.
+    pub disk_total: i64,
+    /// Copied so far.
+    pub disk_processed: i64,
+    /// Still to copy.
+    pub disk_remaining: i64,
+    /// Passes over the memory so far.
+    pub iteration: i64,
+    /// Sent per second lately.
+    pub bytes_per_second: i64,
+    /// What the guest writes per second, as QEMU estimates it after the first pass.
+    pub dirty_bytes_per_second: i64,
+    /// How much auto-converge slows the guest, percent.
+    pub throttle_percent: i32,
+}
+
+impl Progress {
+    /// Nova's `progress` of the server: how much of the memory need not be sent any more, 0 to 100.
+    pub fn percent(&self) -> i16 {
+        if self.memory_total <= 0 {
+            return 0;
+        }
+        let remaining = self.memory_remaining.clamp(0, self.memory_total);
+        let done = 100 - (remaining * 100 + self.memory_total / 2) / self.memory_total;
+        i16::try_from(done).unwrap_or(100)
+    }
+}
+
+/// libvirt's account of an ended job (`VIR_DOMAIN_JOB_STATS_COMPLETED`): seen once or lost, never invented.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// How long the job took, in milliseconds.
+    pub total_ms: Option<i64>,
+    /// How long the guest's CPUs stood, as QEMU measured it, in milliseconds.
+    pub downtime_ms: Option<i64>,
+    /// Before the first byte, in milliseconds.
+    pub setup_ms: Option<i64>,
+    /// The last sample's numbers.
+    pub progress: Progress,
+    /// How long the agent's call to libvirt took, in milliseconds; none after a re-attachment.
+    pub call_ms: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_is_novas_rounding_and_stays_in_range() {
+        let at = |total, remaining| {
+            Progress {
+                memory_total: total,
+                memory_remaining: remaining,
+                ..Progress::default()
+            }
+            .percent()
+        };
+        assert_eq!(at(0, 0), 0);
+        assert_eq!(at(1000, 1000), 0);
+        assert_eq!(at(1000, 0), 100);
+        assert_eq!(at(1000, 254), 75);
+        assert_eq!(at(1000, 2000), 0);
+        assert_eq!(at(1000, -5), 100);
+    }
+}

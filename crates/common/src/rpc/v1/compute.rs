@@ -1,0 +1,195 @@
+//! What a compute agent receives, and what it answers.
+
+use serde::{Deserialize, Serialize};
+
+use super::guest::{DestinationCheck, GuestDescription, MigrateData};
+use crate::ids::{Attempt, HostName, MigrationId, Revision, ServerId};
+
+/// Messages to one host's agent. The comment at each says what the reply holds; *cast* has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "body", rename_all = "snake_case")]
+pub enum ToCompute {
+    /// To the source, first of all: [`GuestDescription`].
+    DescribeGuest(AboutGuest),
+    /// To a candidate: [`DestinationCheck`].
+    CheckCanLiveMigrateDestination(CheckDestination),
+    /// To the source, with what the candidate found: [`MigrateData`].
+    CheckCanLiveMigrateSource(CheckSource),
+    /// To the destination, which makes itself ready: nothing.
+    PreLiveMigration(WithData),
+    /// To the source: start. *Cast.*
+    LiveMigration(WithData),
+    /// To the source: look whether an abort is wanted (the row says so). *Cast.*
+    LiveMigrationAbort(OfAttempt),
+    /// To the source: look whether force-complete is wanted. *Cast.*
+    LiveMigrationForceComplete(OfAttempt),
+    /// To either: [`super::facts::HostFacts`].
+    GetFacts(OfAttempt),
+    /// To the destination after the switch-over: [`super::conductor::DomainReport`].
+    PostLiveMigrationAtDestination(WithData),
+    /// To the source after the switch-over: nothing.
+    PostLiveMigration(WithData),
+    /// To the destination: remove what the attempt left there: nothing.
+    RollbackLiveMigrationAtDestination(Rollback),
+    /// To the source: let the guest's CPUs run again: nothing.
+    ResumeGuest(OfAttempt),
+    /// To the destination, in an ownership conflict: stop the guest's CPUs, destroy nothing: nothing.
+    SuspendGuest(OfAttempt),
+    /// Report your domains now. *Cast.*
+    ReportDomains,
+}
+
+impl ToCompute {
+    /// The kind's name, for logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::DescribeGuest(_) => "describe_guest",
+            Self::CheckCanLiveMigrateDestination(_) => "check_can_live_migrate_destination",
+            Self::CheckCanLiveMigrateSource(_) => "check_can_live_migrate_source",
+            Self::PreLiveMigration(_) => "pre_live_migration",
+            Self::LiveMigration(_) => "live_migration",
+            Self::LiveMigrationAbort(_) => "live_migration_abort",
+            Self::LiveMigrationForceComplete(_) => "live_migration_force_complete",
+            Self::GetFacts(_) => "get_facts",
+            Self::PostLiveMigrationAtDestination(_) => "post_live_migration_at_destination",
+            Self::PostLiveMigration(_) => "post_live_migration",
+            Self::RollbackLiveMigrationAtDestination(_) => "rollback_live_migration_at_destination",
+            Self::ResumeGuest(_) => "resume_guest",
+            Self::SuspendGuest(_) => "suspend_guest",
+            Self::ReportDomains => "report_domains",
+        }
+    }
+}
+
+/// About one guest, for one migration that has no attempt yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AboutGuest {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The guest.
+    pub server: ServerId,
+}
+
+/// About one attempt of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfAttempt {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The attempt; grants are asked for with it.
+    pub attempt: Attempt,
+    /// The guest.
+    pub server: ServerId,
+}
+
+/// The question to a candidate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckDestination {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The guest.
+    pub server: ServerId,
+    /// The guest as its source described it.
+    pub guest: GuestDescription,
+    /// Whether the source's hypervisor may be newer than this one (`skip_hypervisor_version_check_on_lm`).
+    pub source_host: HostName,
+}
+
+/// The question to the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckSource {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The guest.
+    pub server: ServerId,
+    /// The guest as the source described it at the beginning.
+    pub guest: GuestDescription,
+    /// The candidate.
+    pub destination_host: HostName,
+    /// What the candidate found.
+    pub found: DestinationCheck,
+    /// What was asked for; none lets each disk decide for itself.
+    pub block_migration: Option<bool>,
+    /// What was asked for, below microversion 2.25.
+    pub disk_over_commit: Option<bool>,
+}
+
+/// An attempt and all that was agreed on for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithData {
+    /// The attempt.
+    #[serde(flatten)]
+    pub of: OfAttempt,
+    /// What was agreed on.
+    pub data: MigrateData,
+}
+
+/// What gives an agent the right to clean up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Authority {
+    /// The open migration, at this attempt.
+    Migration {
+        /// The attempt that the row is at.
+        attempt: Attempt,
+    },
+    /// A `cleanup_debts` row of a migration that is closed.
+    Debt {
+        /// Its id.
+        id: i64,
+    },
+}
+
+/// What to remove, and by which right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The attempt that left something here: only its domain and its files are removed.
+    pub left_by: Attempt,
+    /// The guest.
+    pub server: ServerId,
+    /// By which right.
+    pub authority: Authority,
+    /// What had been agreed on.
+    pub data: MigrateData,
+}
+
+/// What an agent asks the conductor's leave for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrantKind {
+    /// Start libvirt's job. Moves the row to `running`.
+    Start,
+    /// Switch to post-copy. Moves the row to `running (post-copy)`.
+    PostCopy,
+    /// Let the guest run again on the source.
+    Resume,
+    /// Stop the guest's CPUs on the destination, in an ownership conflict.
+    Suspend,
+    /// Remove what an attempt left on the destination: an incoming domain, disks made for it.
+    RollbackDestination,
+    /// Remove what the guest left on the source.
+    CleanSource,
+}
+
+/// A request for leave. Who asks is told by the broker (`user_id`), never by the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantRequest {
+    /// The migration.
+    pub migration: MigrationId,
+    /// By which right.
+    pub authority: Authority,
+    /// For what.
+    pub kind: GrantKind,
+    /// The asking life of the agent.
+    pub incarnation: crate::ids::Incarnation,
+}
+
+/// The leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// The row's version after it; a report names it, so that facts can be told from those before.
+    pub revision: Revision,
+    /// Whether an abort was asked for meanwhile.
+    pub abort_requested: bool,
+}

@@ -1,0 +1,196 @@
+//! What travels about a guest before it does: its XML, its disks, what both hosts found out.
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::GuestState;
+use crate::ids::HostName;
+use crate::names;
+
+/// A guest as its source sees it, asked once for each migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestDescription {
+    /// The domain's name on its host.
+    pub name: String,
+    /// Its state.
+    pub state: GuestState,
+    /// Whether it is defined and so outlives its QEMU.
+    pub persistent: bool,
+    /// libvirt's migratable XML (`VIR_DOMAIN_XML_MIGRATABLE`).
+    pub xml: String,
+    /// Memory in MiB.
+    pub memory_mb: i64,
+    /// Its disks, in the order of the XML.
+    pub disks: Vec<GuestDisk>,
+    /// Files that the source wrote beside writable file disks, for the destination to look for.
+    pub probes: Vec<StorageProbe>,
+}
+
+/// One disk of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestDisk {
+    /// The target device, for instance `vda`; how libvirt names it in `migrate_disks`.
+    pub target: String,
+    /// Where its data is.
+    pub source: DiskSource,
+    /// Whether the guest only reads it (or several guests share it): never copied by libvirt.
+    pub read_only: bool,
+    /// The driver's format, `raw` or `qcow2`.
+    pub format: String,
+    /// What the guest sees, in bytes.
+    pub capacity_bytes: u64,
+    /// What it takes on the source, in bytes.
+    pub allocation_bytes: u64,
+    /// The path of the image below it, if there is one.
+    pub backing_file: Option<String>,
+}
+
+/// Where a disk's data is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum DiskSource {
+    /// A file.
+    File {
+        /// Its path.
+        path: String,
+    },
+    /// A block device.
+    Block {
+        /// Its path.
+        path: String,
+        /// What tells it apart on every host (WWID or device-mapper UUID), if it has such a thing.
+        identity: Option<String>,
+    },
+    /// Storage on the network, which every host reaches the same way.
+    Network {
+        /// libvirt's protocol name, for instance `rbd`.
+        protocol: String,
+    },
+    /// Nothing: an empty drive.
+    Empty,
+}
+
+impl DiskSource {
+    /// Where it is, for people.
+    pub fn shown(&self) -> &str {
+        match self {
+            Self::File { path } | Self::Block { path, .. } => path,
+            Self::Network { protocol } => protocol,
+            Self::Empty => "empty",
+        }
+    }
+}
+
+/// A file written by one host for the other to look for, in one directory that holds writable disks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageProbe {
+    /// The directory.
+    pub directory: String,
+    /// The file's name and content, or why it could not be written.
+    pub written: Result<String, String>,
+}
+
+/// Whether both hosts see the same data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sharing {
+    /// They do.
+    Shared,
+    /// They do not.
+    NotShared,
+    /// Nobody can tell; such a guest is not moved.
+    Unknown,
+}
+names!("sharing", Sharing { Shared = "shared", NotShared = "not shared", Unknown = "unknown" });
+
+/// What the destination's agent found (`check_can_live_migrate_destination`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationCheck {
+    /// Where the source's libvirt connects to: `live_migration_inbound_addr`, or the host's name.
+    pub connect_address: String,
+    /// Whether `connect_address` was configured (then the memory stream is led there too: Nova's `migrate_uri`).
+    pub inbound_address_set: bool,
+    /// A port of the migration range that the destination listens on just now, for the source to try.
+    pub migration_port_probe: Option<u16>,
+    /// What the destination saw of each directory.
+    pub directories: Vec<DirectoryCheck>,
+    /// For each block device of the guest: its identity on the destination, none if it is not there.
+    pub block_devices: Vec<BlockDeviceCheck>,
+    /// Address for VNC to listen on.
+    pub graphics_listen_addr_vnc: Option<String>,
+    /// Address for SPICE to listen on.
+    pub graphics_listen_addr_spice: Option<String>,
+}
+
+/// One directory, seen from the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryCheck {
+    /// The directory.
+    pub directory: String,
+    /// Whether it saw the source's probe, or why it could not look.
+    pub sees_source: Result<bool, String>,
+    /// Its own probe for the source to look for.
+    pub probe: StorageProbe,
+    /// Free space there in bytes, if the directory is there.
+    pub free_bytes: Option<u64>,
+}
+
+/// One block device, seen from the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockDeviceCheck {
+    /// Its path.
+    pub path: String,
+    /// Its identity there.
+    pub identity: Option<String>,
+}
+
+/// Everything that both hosts agreed on; kept on the migration's row and sent with `live_migration` (Nova's `migrate_data`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrateData {
+    /// The domain's name.
+    pub name: String,
+    /// The domain's migratable XML, as the source had it when it was checked.
+    pub xml: String,
+    /// Whether it is persistent.
+    pub persistent: bool,
+    /// Whether its CPUs stand (then post-copy makes no sense).
+    pub paused: bool,
+    /// The resolved choice: true if any disk is copied.
+    pub block_migration: bool,
+    /// Each disk, with what was found out.
+    pub disks: Vec<MigrateDisk>,
+    /// What the destination said of itself.
+    pub destination: DestinationAddresses,
+}
+
+impl MigrateData {
+    /// The disks that libvirt copies.
+    pub fn copied_disks(&self) -> impl Iterator<Item = &MigrateDisk> {
+        self.disks.iter().filter(|disk| disk.copied)
+    }
+}
+
+/// A disk and what happens to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrateDisk {
+    /// The disk.
+    #[serde(flatten)]
+    pub disk: GuestDisk,
+    /// Whether both hosts see the same data.
+    pub sharing: Sharing,
+    /// Whether libvirt copies it.
+    pub copied: bool,
+}
+
+/// Where things on the destination listen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationAddresses {
+    /// The destination's name.
+    pub host: HostName,
+    /// See [`DestinationCheck::connect_address`].
+    pub connect_address: String,
+    /// See [`DestinationCheck::inbound_address_set`].
+    pub inbound_address_set: bool,
+    /// Address for VNC to listen on.
+    pub graphics_listen_addr_vnc: Option<String>,
+    /// Address for SPICE to listen on.
+    pub graphics_listen_addr_spice: Option<String>,
+}

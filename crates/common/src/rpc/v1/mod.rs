@@ -1,0 +1,7 @@
+//! Version 1 of the messages.
+
+pub mod api;
+pub mod compute;
+pub mod conductor;
+pub mod facts;
+pub mod guest;

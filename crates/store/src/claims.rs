@@ -1,0 +1,170 @@
+//! Claims and slots: what a migration holds from its start to its end, taken in one piece or not at all.
+
+use drover_common::ids::{HostName, MigrationId, ServerId};
+use sqlx::PgConnection;
+
+use crate::error::StoreError;
+
+/// How much may be under way, 0 meaning any number, and how far a host may be promised.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Migrations that leave one host.
+    pub outgoing: u32,
+    /// Migrations that arrive at one host.
+    pub incoming: u32,
+    /// Migrations in the fleet.
+    pub fleet: u32,
+    /// Memory.
+    pub ram_allocation_ratio: f64,
+    /// CPUs.
+    pub cpu_allocation_ratio: f64,
+    /// What each host keeps for itself, MiB.
+    pub reserved_host_memory_mb: i64,
+}
+
+/// What is to be claimed.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// For this migration.
+    pub migration: MigrationId,
+    /// Of this guest.
+    pub server: ServerId,
+    /// From here.
+    pub source: &'a HostName,
+    /// To there.
+    pub destination: &'a HostName,
+    /// Its size.
+    pub vcpus: i32,
+    /// Its size.
+    pub memory_mb: i32,
+    /// Its size.
+    pub disk_gb: i32,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// It holds everything now.
+    Yes,
+    /// No slot is free; for people: which.
+    NoSlot(String),
+    /// The destination has not enough left: this much memory, that many CPUs.
+    NoRoom {
+        /// MiB.
+        memory_mb: i64,
+        /// CPUs.
+        vcpus: i64,
+    },
+    /// The destination has vanished from the books.
+    NoHost,
+}
+
+/// One key for all conductors: the fleet's count is the only thing that host rows do not protect.
+const FLEET_LOCK: i64 = 0x6472_6f76_6572;
+
+/// Takes the claim and all slots, in the caller's transaction. Rows of both hosts are locked in the order of their names, so two
+/// that cross cannot wait for each other.
+pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> Result<Claimed, StoreError> {
+    if limits.fleet > 0 {
+        sqlx::query!("SELECT pg_advisory_xact_lock($1)", FLEET_LOCK)
+            .execute(&mut *conn)
+            .await
+            .map_err(StoreError::query("claims.take"))?;
+    }
+    let hosts = [claim.source.as_str().to_owned(), claim.destination.as_str().to_owned()];
+    sqlx::query!(
+        "SELECT host FROM compute_nodes WHERE host = ANY ($1) ORDER BY host FOR UPDATE",
+        &hosts[..]
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(StoreError::query("claims.take"))?;
+    let row = sqlx::query!(
+        r#"SELECT n.vcpus, n.memory_mb,
+                  (SELECT coalesce(sum(vcpus), 0) FROM servers WHERE host = $1 AND deleted_at IS NULL AND uuid <> $3)
+                  + (SELECT coalesce(sum(vcpus), 0) FROM claims WHERE dest_host = $1) AS "vcpus_used!",
+                  (SELECT coalesce(sum(memory_mb), 0) FROM servers WHERE host = $1 AND deleted_at IS NULL AND uuid <> $3)
+                  + (SELECT coalesce(sum(memory_mb), 0) FROM claims WHERE dest_host = $1) AS "memory_mb_used!",
+                  (SELECT count(*) FROM claims WHERE source_host = $2) AS "outgoing!",
+                  (SELECT count(*) FROM claims WHERE dest_host = $1) AS "incoming!",
+                  (SELECT count(*) FROM claims) AS "fleet!"
+           FROM compute_nodes n WHERE n.host = $1"#,
+        claim.destination.as_str(),
+        claim.source.as_str(),
+        claim.server.0,
+    )
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(StoreError::query("claims.take"))?;
+    let Some(row) = row else { return Ok(Claimed::NoHost) };
+    let full = |what: String, used: i64, limit: u32| {
+        (limit > 0 && used >= i64::from(limit)).then(|| format!("{what}: {used} of {limit} in use"))
+    };
+    if let Some(why) = full(format!("outgoing slots of {}", claim.source), row.outgoing, limits.outgoing)
+        .or_else(|| {
+            full(
+                format!("incoming slots of {}", claim.destination),
+                row.incoming,
+                limits.incoming,
+            )
+        })
+        .or_else(|| full("slots of the fleet".to_owned(), row.fleet, limits.fleet))
+    {
+        return Ok(Claimed::NoSlot(why));
+    }
+    let memory_mb = room(
+        row.memory_mb,
+        limits.ram_allocation_ratio,
+        row.memory_mb_used,
+        limits.reserved_host_memory_mb,
+    );
+    let vcpus = room(row.vcpus.into(), limits.cpu_allocation_ratio, row.vcpus_used, 0);
+    if memory_mb < claim.memory_mb.into() || vcpus < claim.vcpus.into() {
+        return Ok(Claimed::NoRoom { memory_mb, vcpus });
+    }
+    sqlx::query!(
+        "INSERT INTO claims (migration_id, source_host, dest_host, vcpus, memory_mb, disk_gb) VALUES ($1, $2, $3, $4, $5, $6)",
+        claim.migration.0,
+        claim.source.as_str(),
+        claim.destination.as_str(),
+        claim.vcpus,
+        claim.memory_mb,
+        claim.disk_gb,
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::query("claims.take"))?;
+    Ok(Claimed::Yes)
+}
+
+/// What a host can still promise: its total, less what it keeps, times the ratio, less what is used (placement's rule).
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "sizes of hosts are far below 2^52"
+)]
+pub fn room(total: i64, ratio: f64, used: i64, reserved: i64) -> i64 {
+    ((total - reserved).max(0) as f64 * ratio).floor() as i64 - used
+}
+
+/// Gives back what a migration holds. Returns whether it held anything.
+pub async fn release(conn: &mut PgConnection, migration: MigrationId) -> Result<bool, StoreError> {
+    let done = sqlx::query!("DELETE FROM claims WHERE migration_id = $1", migration.0)
+        .execute(conn)
+        .await
+        .map_err(StoreError::query("claims.release"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room;
+
+    #[test]
+    fn room_follows_placements_rule() {
+        assert_eq!(room(1000, 1.0, 400, 100), 500);
+        assert_eq!(room(1000, 1.5, 400, 0), 1100);
+        assert_eq!(room(100, 1.0, 0, 512), 0);
+        assert_eq!(room(2, 4.0, 9, 0), -1);
+    }
+}

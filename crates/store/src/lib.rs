@@ -1,0 +1,105 @@
+//! Drover's state in PostgreSQL, and all SQL there is.
+//!
+//! Each module is one table (or two that belong together) and holds verbs, not rows: functions over a connection, so that the
+//! caller decides what one transaction is. A change is one compare-and-swap whose `WHERE` spells out what must hold; `None` or
+//! `false` says that it did not, and nothing was changed.
+//!
+//! *Adding a query:* a function with a `query!` in the module of its table; then `make sqlx-prepare`, which keeps `.sqlx` (what
+//! the checked queries look like to the compiler, so that a build needs no database) current.
+//!
+//! *Adding a change of the schema:* a new file in `migrations/`; one that was applied somewhere is never edited.
+
+pub mod actions;
+pub mod audit;
+pub mod claims;
+pub mod debts;
+pub mod error;
+pub mod findings;
+pub mod hosts;
+pub mod migrations;
+pub mod outbox;
+pub mod servers;
+pub mod services;
+
+use std::time::Duration;
+
+use drover_common::config::DatabaseSection;
+use sqlx::PgConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+pub use error::StoreError;
+
+/// The schema, step by step.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// A transaction; rolled back unless committed.
+pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
+
+/// How long a statement waits for a free connection, and for the server to be there at all.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The way to the database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Opens it. The database need not be there yet: statements fail until it is.
+    pub fn open(config: &DatabaseSection) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = config.connection.expose().parse().map_err(StoreError::query("open"))?;
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_pool_size)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options.application_name("drover"));
+        Ok(Self { pool })
+    }
+
+    /// Around a pool that is there already.
+    pub fn from_pool(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Brings the schema up to date (`drover db migrate`).
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        MIGRATOR.run(&self.pool).await.map_err(StoreError::Migrate)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query!("SELECT 1 AS one")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(StoreError::query("ping"))?;
+        Ok(())
+    }
+
+    /// A connection for statements that each stand alone.
+    pub async fn connection(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
+        self.pool.acquire().await.map_err(StoreError::query("connection"))
+    }
+
+    /// A transaction.
+    pub async fn begin(&self) -> Result<Transaction, StoreError> {
+        self.pool.begin().await.map_err(StoreError::query("begin"))
+    }
+}
+
+/// Commits.
+pub async fn commit(transaction: Transaction) -> Result<(), StoreError> {
+    transaction.commit().await.map_err(StoreError::query("commit"))
+}
+
+/// Lets the rest of the transaction's commit return before the disk has it: for what is worth nothing after a crash of the
+/// database, such as a lease.
+pub async fn need_not_survive_a_crash(conn: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query!("SET LOCAL synchronous_commit TO off")
+        .execute(conn)
+        .await
+        .map_err(StoreError::query("need_not_survive_a_crash"))?;
+    Ok(())
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

@@ -1,0 +1,128 @@
+//! Services: who heartbeats, and what operators wish of them.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use drover_common::ids::HostName;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::{BadValue, StoreError};
+
+/// The binary's name of a compute agent, as Nova has it.
+pub const COMPUTE: &str = "nova-compute";
+/// The binary's name of a conductor, as Nova has it.
+pub const CONDUCTOR: &str = "nova-conductor";
+
+/// A row of `services`.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Nova's integer id.
+    pub id: i64,
+    /// The id from microversion 2.53 on.
+    pub uuid: Uuid,
+    /// `nova-compute` or `nova-conductor`.
+    pub binary: String,
+    /// Where it runs.
+    pub host: HostName,
+    /// The scheduler passes it by.
+    pub disabled: bool,
+    /// Why.
+    pub disabled_reason: Option<String>,
+    /// An operator asserts that the host is fenced.
+    pub forced_down: bool,
+    /// Whether its heartbeat is younger than `service_down_time` and it is not forced down.
+    pub up: bool,
+    /// Last change of the row.
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
+/// All services, or those of a host or a binary, in the order of their ids.
+pub async fn list(
+    conn: &mut PgConnection,
+    host: Option<&str>,
+    binary: Option<&str>,
+    down_time: Duration,
+) -> Result<Vec<Service>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT id, uuid, binary_name, host, disabled, disabled_reason, forced_down, updated_at,
+                  NOT forced_down AND now() - coalesce(last_seen_up, created_at) <= make_interval(secs => $3) AS "up!"
+           FROM services WHERE ($1::text IS NULL OR host = $1) AND ($2::text IS NULL OR binary_name = $2) ORDER BY id"#,
+        host,
+        binary,
+        crate::seconds(down_time),
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::query("services.list"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Service {
+                host: HostName::new(row.host)
+                    .map_err(BadValue::from)
+                    .map_err(StoreError::row("services", row.id))?,
+                id: row.id,
+                uuid: row.uuid,
+                binary: row.binary_name,
+                disabled: row.disabled,
+                disabled_reason: row.disabled_reason,
+                forced_down: row.forced_down,
+                up: row.up,
+                updated_at: row.updated_at,
+            })
+        })
+        .collect()
+}
+
+/// Makes the service known and says that it is alive; returns its id.
+pub async fn seen(conn: &mut PgConnection, host: &HostName, binary: &str) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        "INSERT INTO services (host, binary_name, last_seen_up) VALUES ($1, $2, now())
+         ON CONFLICT (host, binary_name) DO UPDATE SET last_seen_up = now(), updated_at = now() RETURNING id",
+        host.as_str(),
+        binary,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(StoreError::query("services.seen"))
+}
+
+/// Writes a batch of agents' heartbeats: each counts only if the life that sent it is the host's present one.
+pub async fn heartbeats(conn: &mut PgConnection, hosts: &[String], incarnations: &[Uuid]) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "UPDATE services s SET last_seen_up = now(), updated_at = now()
+         FROM unnest($1::text[], $2::uuid[]) AS beat (host, incarnation)
+         JOIN compute_nodes n ON n.host = beat.host AND n.incarnation = beat.incarnation
+         WHERE s.id = n.service_id",
+        hosts,
+        incarnations,
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::query("services.heartbeats"))?;
+    Ok(done.rows_affected())
+}
+
+/// Writes an operator's wishes for a compute service; `None` leaves a wish as it is. Returns whether there is such a service.
+pub async fn set(
+    conn: &mut PgConnection,
+    host: &HostName,
+    disabled: Option<bool>,
+    disabled_reason: Option<&str>,
+    forced_down: Option<bool>,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "UPDATE services SET disabled = coalesce($2, disabled),
+                disabled_reason = CASE WHEN $2 = false THEN NULL ELSE coalesce($3, disabled_reason) END,
+                forced_down = coalesce($4, forced_down), updated_at = now()
+         WHERE host = $1 AND binary_name = 'nova-compute'",
+        host.as_str(),
+        disabled,
+        disabled_reason,
+        forced_down,
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::query("services.set"))?;
+    Ok(done.rows_affected() == 1)
+}
