@@ -152,7 +152,7 @@ CREATE TABLE migrations (
     refusals                    jsonb       NOT NULL DEFAULT '[]', -- [{"host", "class", "reason"}], this round's
     migrate_data                jsonb,
     pre_done                    boolean     NOT NULL DEFAULT false,
-    cast_at                     timestamptz,
+    casts                       integer     NOT NULL DEFAULT 0, -- of live_migration to the source, this attempt
     start_incarnation           uuid,                 -- the agent's life that was granted the start
     ending                      text        CONSTRAINT migrations_ending_check CHECK (ending IN ('retry', 'failed', 'cancelled')),
     waiting_for                 text,                 -- why nothing moves, for people

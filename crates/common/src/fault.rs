@@ -184,10 +184,7 @@ fn class_by_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Fa
 
 impl Fault {
     fn new(class: FaultClass, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-        }
+        Self { class, message: message.into() }
     }
 
     /// Takes a stored fault back.
@@ -216,10 +213,7 @@ impl Fault {
 
     /// The destination is the source.
     pub fn unable_to_migrate_to_self(server: ServerId, host: &HostName) -> Self {
-        Self::new(
-            FaultClass::UnableToMigrateToSelf,
-            format!("Unable to migrate instance ({server}) to current host ({host})."),
-        )
+        Self::new(FaultClass::UnableToMigrateToSelf, format!("Unable to migrate instance ({server}) to current host ({host})."))
     }
 
     /// The destination's hypervisor is older than the source's, or lacks the guest's machine type.
@@ -268,18 +262,12 @@ impl Fault {
 
     /// libvirt on `host` does not answer.
     pub fn hypervisor_unavailable(host: &HostName, why: impl fmt::Display) -> Self {
-        Self::new(
-            FaultClass::HypervisorUnavailable,
-            format!("Connection to the hypervisor is broken on host: {host}. {why}"),
-        )
+        Self::new(FaultClass::HypervisorUnavailable, format!("Connection to the hypervisor is broken on host: {host}. {why}"))
     }
 
     /// Any other check said no.
     pub fn precheck(reason: impl fmt::Display) -> Self {
-        Self::new(
-            FaultClass::MigrationPreCheckError,
-            format!("Migration pre-check error: {reason}"),
-        )
+        Self::new(FaultClass::MigrationPreCheckError, format!("Migration pre-check error: {reason}"))
     }
 
     /// The destination lacks memory (Nova: `_check_destination_has_enough_memory`).
@@ -314,10 +302,7 @@ impl Fault {
 
     /// No such compute host.
     pub fn compute_host_not_found(host: impl fmt::Display) -> Self {
-        Self::new(
-            FaultClass::ComputeHostNotFound,
-            format!("Compute host {host} could not be found."),
-        )
+        Self::new(FaultClass::ComputeHostNotFound, format!("Compute host {host} could not be found."))
     }
 
     /// Neither host has the guest any more.
@@ -378,9 +363,6 @@ mod tests {
     fn only_what_is_no_precheck_is_wrapped_for_the_caller() {
         let precheck = Fault::precheck("x");
         assert_eq!(precheck.clone().for_caller(), precheck);
-        assert_eq!(
-            Fault::unexpected("the database is gone").for_caller(),
-            Fault::migration_error("the database is gone")
-        );
+        assert_eq!(Fault::unexpected("the database is gone").for_caller(), Fault::migration_error("the database is gone"));
     }
 }

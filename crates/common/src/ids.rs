@@ -162,17 +162,7 @@ mod tests {
 
     #[test]
     fn host_names_with_anything_that_could_leave_a_queue_name_or_uri_are_refused() {
-        for bad in [
-            "",
-            "h 1",
-            "h1/system",
-            "h%s",
-            "h\n1",
-            "h;reboot",
-            "h#",
-            "hö",
-            &"h".repeat(256),
-        ] {
+        for bad in ["", "h 1", "h1/system", "h%s", "h\n1", "h;reboot", "h#", "hö", &"h".repeat(256)] {
             assert!(HostName::new(bad).is_err(), "{bad:?}");
         }
         for good in ["h1", "compute-1.example.org", "under_score", &"h".repeat(255)] {

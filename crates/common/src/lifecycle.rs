@@ -67,11 +67,7 @@ where
             return ExitCode::from(2);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name(name)
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(name).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(error = %error, "cannot start the runtime");
@@ -79,7 +75,10 @@ where
         }
     };
     info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
-    runtime.block_on(live(run, config))
+    let code = runtime.block_on(live(run, config));
+    // Dropping the runtime would wait for threads that block in a call (a hung libvirt, a hung file system) without end.
+    runtime.shutdown_background();
+    code
 }
 
 async fn live<F, R, E>(run: R, config: Config) -> ExitCode
@@ -94,10 +93,7 @@ where
     life.stop.cancel();
     life.tasks.close();
     if tokio::time::timeout(GRACE, life.tasks.wait()).await.is_err() {
-        warn!(
-            tasks = life.tasks.len(),
-            "ended before everything was finished; what is on a row is taken up again"
-        );
+        warn!(tasks = life.tasks.len(), "ended before everything was finished; what is on a row is taken up again");
     }
     match result {
         Ok(()) => {

@@ -156,13 +156,10 @@ pub async fn record_event(
 
 /// Marks the whole action as failed, and whatever of it is still open.
 pub async fn fail(conn: &mut PgConnection, action: i64, fault: &Fault) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE instance_actions SET message = 'Error', updated_at = now() WHERE id = $1",
-        action
-    )
-    .execute(&mut *conn)
-    .await
-    .map_err(StoreError::query("actions.fail"))?;
+    sqlx::query!("UPDATE instance_actions SET message = 'Error', updated_at = now() WHERE id = $1", action)
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::query("actions.fail"))?;
     close_events(conn, action, Some(fault)).await
 }
 
@@ -181,13 +178,34 @@ pub async fn close_events(conn: &mut PgConnection, action: i64, fault: Option<&F
     Ok(())
 }
 
+/// What a listing of a server's actions asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Listing {
+    /// Changed at this time or after it.
+    pub changes_since: Option<DateTime<Utc>>,
+    /// Changed at this time or before it.
+    pub changes_before: Option<DateTime<Utc>>,
+    /// After this action (its [`Action::id`]) in the order of the listing.
+    pub marker: Option<i64>,
+    /// At most so many; none: all.
+    pub limit: Option<i64>,
+}
+
 /// A server's actions, newest first.
-pub async fn list(conn: &mut PgConnection, server: ServerId, limit: i64) -> Result<Vec<Action>, StoreError> {
+pub async fn list(conn: &mut PgConnection, server: ServerId, listing: Listing) -> Result<Vec<Action>, StoreError> {
     sqlx::query_as!(
         Action,
-        "SELECT * FROM instance_actions WHERE server_uuid = $1 ORDER BY id DESC LIMIT $2",
+        "SELECT * FROM instance_actions
+         WHERE server_uuid = $1
+           AND ($2::timestamptz IS NULL OR updated_at >= $2)
+           AND ($3::timestamptz IS NULL OR updated_at <= $3)
+           AND ($4::bigint IS NULL OR id < $4)
+         ORDER BY id DESC LIMIT $5",
         server.0,
-        limit
+        listing.changes_since,
+        listing.changes_before,
+        listing.marker,
+        listing.limit,
     )
     .fetch_all(conn)
     .await
@@ -196,15 +214,10 @@ pub async fn list(conn: &mut PgConnection, server: ServerId, limit: i64) -> Resu
 
 /// One action of a server, by the request that started it.
 pub async fn get(conn: &mut PgConnection, server: ServerId, request_id: &str) -> Result<Option<Action>, StoreError> {
-    sqlx::query_as!(
-        Action,
-        "SELECT * FROM instance_actions WHERE server_uuid = $1 AND request_id = $2",
-        server.0,
-        request_id
-    )
-    .fetch_optional(conn)
-    .await
-    .map_err(StoreError::query("actions.get"))
+    sqlx::query_as!(Action, "SELECT * FROM instance_actions WHERE server_uuid = $1 AND request_id = $2", server.0, request_id)
+        .fetch_optional(conn)
+        .await
+        .map_err(StoreError::query("actions.get"))
 }
 
 /// The steps of an action, newest first.

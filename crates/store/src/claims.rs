@@ -72,13 +72,10 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
             .map_err(StoreError::query("claims.take"))?;
     }
     let hosts = [claim.source.as_str().to_owned(), claim.destination.as_str().to_owned()];
-    sqlx::query!(
-        "SELECT host FROM compute_nodes WHERE host = ANY ($1) ORDER BY host FOR UPDATE",
-        &hosts[..]
-    )
-    .fetch_all(&mut *conn)
-    .await
-    .map_err(StoreError::query("claims.take"))?;
+    sqlx::query!("SELECT host FROM compute_nodes WHERE host = ANY ($1) ORDER BY host FOR UPDATE", &hosts[..])
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(StoreError::query("claims.take"))?;
     let row = sqlx::query!(
         r#"SELECT n.vcpus, n.memory_mb,
                   (SELECT coalesce(sum(vcpus), 0) FROM servers WHERE host = $1 AND deleted_at IS NULL AND uuid <> $3)
@@ -101,23 +98,12 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
         (limit > 0 && used >= i64::from(limit)).then(|| format!("{what}: {used} of {limit} in use"))
     };
     if let Some(why) = full(format!("outgoing slots of {}", claim.source), row.outgoing, limits.outgoing)
-        .or_else(|| {
-            full(
-                format!("incoming slots of {}", claim.destination),
-                row.incoming,
-                limits.incoming,
-            )
-        })
+        .or_else(|| full(format!("incoming slots of {}", claim.destination), row.incoming, limits.incoming))
         .or_else(|| full("slots of the fleet".to_owned(), row.fleet, limits.fleet))
     {
         return Ok(Claimed::NoSlot(why));
     }
-    let memory_mb = room(
-        row.memory_mb,
-        limits.ram_allocation_ratio,
-        row.memory_mb_used,
-        limits.reserved_host_memory_mb,
-    );
+    let memory_mb = room(row.memory_mb, limits.ram_allocation_ratio, row.memory_mb_used, limits.reserved_host_memory_mb);
     let vcpus = room(row.vcpus.into(), limits.cpu_allocation_ratio, row.vcpus_used, 0);
     if memory_mb < claim.memory_mb.into() || vcpus < claim.vcpus.into() {
         return Ok(Claimed::NoRoom { memory_mb, vcpus });
@@ -138,11 +124,7 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
 }
 
 /// What a host can still promise: its total, less what it keeps, times the ratio, less what is used (placement's rule).
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    reason = "sizes of hosts are far below 2^52"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "sizes of hosts are far below 2^52")]
 pub fn room(total: i64, ratio: f64, used: i64, reserved: i64) -> i64 {
     ((total - reserved).max(0) as f64 * ratio).floor() as i64 - used
 }

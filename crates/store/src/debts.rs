@@ -45,9 +45,7 @@ pub async fn owe(
     left_by: Attempt,
     data: &MigrateData,
 ) -> Result<(), StoreError> {
-    let data = serde_json::to_value(data)
-        .map_err(BadValue::from)
-        .map_err(StoreError::row("cleanup_debts", migration))?;
+    let data = serde_json::to_value(data).map_err(BadValue::from).map_err(StoreError::row("cleanup_debts", migration))?;
     sqlx::query!(
         "INSERT INTO cleanup_debts (migration_id, server_uuid, host, side, left_by, migrate_data) VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (migration_id, host, left_by) DO NOTHING",
@@ -99,13 +97,10 @@ pub async fn get_open(conn: &mut PgConnection, id: i64) -> Result<Option<Debt>, 
 
 /// It is paid.
 pub async fn paid(conn: &mut PgConnection, id: i64) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE cleanup_debts SET paid_at = now(), last_error = NULL WHERE id = $1",
-        id
-    )
-    .execute(conn)
-    .await
-    .map_err(StoreError::query("debts.paid"))?;
+    sqlx::query!("UPDATE cleanup_debts SET paid_at = now(), last_error = NULL WHERE id = $1", id)
+        .execute(conn)
+        .await
+        .map_err(StoreError::query("debts.paid"))?;
     Ok(())
 }
 

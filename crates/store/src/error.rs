@@ -65,20 +65,31 @@ impl StoreError {
 
     /// For `map_err` on reading a row.
     pub fn row(table: &'static str, row: impl ToString) -> impl FnOnce(BadValue) -> Self {
-        move |source| Self::BadRow {
-            table,
-            row: row.to_string(),
-            source,
+        move |source| Self::BadRow { table, row: row.to_string(), source }
+    }
+
+    /// Whether the database cannot be reached just now, rather than having said no.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => match source {
+                sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+                // It ends, starts or has no place left (SQLSTATE classes 57P and 53).
+                sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("53")),
+                _ => false,
+            },
+            _ => false,
         }
+    }
+
+    /// Whether a regular expression in a filter was none to PostgreSQL (SQLSTATE 2201B).
+    pub fn is_bad_regular_expression(&self) -> bool {
+        matches!(self, Self::Query { source: sqlx::Error::Database(error), .. } if error.code().as_deref() == Some("2201B"))
     }
 
     /// The name of the constraint that a statement broke, if that is what happened.
     pub fn broken_constraint(&self) -> Option<&str> {
         match self {
-            Self::Query {
-                source: sqlx::Error::Database(error),
-                ..
-            } => error.constraint(),
+            Self::Query { source: sqlx::Error::Database(error), .. } => error.constraint(),
             _ => None,
         }
     }

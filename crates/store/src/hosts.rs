@@ -108,29 +108,18 @@ pub async fn host_up(
     incarnation: Incarnation,
     inventory: &HostInventory,
 ) -> Result<Result<(), NotThisHost>, StoreError> {
-    let known = sqlx::query!(
-        "SELECT uuid, host FROM compute_nodes WHERE host = $1 OR uuid = $2",
-        host.as_str(),
-        inventory.host_uuid
-    )
-    .fetch_all(&mut *conn)
-    .await
-    .map_err(StoreError::query("hosts.host_up"))?;
+    let known =
+        sqlx::query!("SELECT uuid, host FROM compute_nodes WHERE host = $1 OR uuid = $2", host.as_str(), inventory.host_uuid)
+            .fetch_all(&mut *conn)
+            .await
+            .map_err(StoreError::query("hosts.host_up"))?;
     let found = inventory.host_uuid;
     for row in known {
         if row.host != host.as_str() {
-            return Ok(Err(NotThisHost::Renamed {
-                known: row.host,
-                host: host.clone(),
-                found,
-            }));
+            return Ok(Err(NotThisHost::Renamed { known: row.host, host: host.clone(), found }));
         }
         if row.uuid != found {
-            return Ok(Err(NotThisHost::NameTaken {
-                host: host.clone(),
-                known: row.uuid,
-                found,
-            }));
+            return Ok(Err(NotThisHost::NameTaken { host: host.clone(), known: row.uuid, found }));
         }
     }
     sqlx::query!(
@@ -163,13 +152,10 @@ pub async fn host_up(
 
 /// The present life of a host's agent, and the node's name; `None` for a host that never introduced itself.
 pub async fn present_life(conn: &mut PgConnection, host: &HostName) -> Result<Option<(Incarnation, String)>, StoreError> {
-    let row = sqlx::query!(
-        "SELECT incarnation, hypervisor_hostname FROM compute_nodes WHERE host = $1",
-        host.as_str()
-    )
-    .fetch_optional(conn)
-    .await
-    .map_err(StoreError::query("hosts.present_life"))?;
+    let row = sqlx::query!("SELECT incarnation, hypervisor_hostname FROM compute_nodes WHERE host = $1", host.as_str())
+        .fetch_optional(conn)
+        .await
+        .map_err(StoreError::query("hosts.present_life"))?;
     Ok(row.map(|row| (Incarnation(row.incarnation), row.hypervisor_hostname)))
 }
 
@@ -232,22 +218,16 @@ pub async fn snapshot(
 
 /// Whether the host has a compute node.
 pub async fn exists(conn: &mut PgConnection, host: &HostName) -> Result<bool, StoreError> {
-    sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM compute_nodes WHERE host = $1) AS "exists!""#,
-        host.as_str()
-    )
-    .fetch_one(conn)
-    .await
-    .map_err(StoreError::query("hosts.exists"))
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM compute_nodes WHERE host = $1) AS "exists!""#, host.as_str())
+        .fetch_one(conn)
+        .await
+        .map_err(StoreError::query("hosts.exists"))
 }
 
 /// All hosts as the API shows them, in the order of their ids.
 pub async fn hypervisors(conn: &mut PgConnection, down_time: Duration) -> Result<Vec<Hypervisor>, StoreError> {
-    let mut states: std::collections::HashMap<String, HostState> = snapshot(&mut *conn, None, None, down_time)
-        .await?
-        .into_iter()
-        .map(|s| (s.host.as_str().to_owned(), s))
-        .collect();
+    let mut states: std::collections::HashMap<String, HostState> =
+        snapshot(&mut *conn, None, None, down_time).await?.into_iter().map(|s| (s.host.as_str().to_owned(), s)).collect();
     let rows = sqlx::query!(
         r#"SELECT n.id, n.uuid, n.host, n.service_id, s.uuid AS service_uuid, n.hypervisor_hostname, n.host_ip, n.local_gb,
                   n.free_disk_gb, n.cpu_info,

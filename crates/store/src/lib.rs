@@ -24,7 +24,8 @@ pub mod services;
 use std::time::Duration;
 
 use drover_common::config::DatabaseSection;
-use sqlx::PgConnection;
+pub use sqlx::PgConnection;
+use sqlx::migrate::{Migrate, MigrateError};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use error::StoreError;
@@ -60,17 +61,20 @@ impl Store {
         Self { pool }
     }
 
-    /// Brings the schema up to date (`drover db migrate`).
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        MIGRATOR.run(&self.pool).await.map_err(StoreError::Migrate)
+    /// Brings the schema up to date (`drover db migrate`) and returns the names of the steps that were taken. Whoever comes second
+    /// waits for the first and then finds nothing to do.
+    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        let mut conn = self.connection().await?;
+        conn.lock().await.map_err(StoreError::Migrate)?;
+        let taken = take_steps(&mut conn).await;
+        // Were this to fail, the lock would end with the connection.
+        conn.unlock().await.map_err(StoreError::Migrate)?;
+        taken.map_err(StoreError::Migrate)
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query!("SELECT 1 AS one")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(StoreError::query("ping"))?;
+        sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await.map_err(StoreError::query("ping"))?;
         Ok(())
     }
 
@@ -83,6 +87,14 @@ impl Store {
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         self.pool.begin().await.map_err(StoreError::query("begin"))
     }
+}
+
+async fn take_steps(conn: &mut PgConnection) -> Result<Vec<String>, MigrateError> {
+    conn.ensure_migrations_table(&MIGRATOR.table_name).await?;
+    let before = conn.list_applied_migrations(&MIGRATOR.table_name).await?;
+    MIGRATOR.run(&mut *conn).await?;
+    let new = MIGRATOR.iter().filter(|step| before.iter().all(|applied| applied.version != step.version));
+    Ok(new.map(|step| format!("{} {}", step.version, step.description)).collect())
 }
 
 /// Commits.

@@ -23,25 +23,18 @@ pub struct Promised {
 /// Writes a message in the caller's transaction; returns the row's id, for [`mark_published`].
 pub async fn append<M: Serialize>(conn: &mut PgConnection, to: &Address, envelope: &Envelope<M>) -> Result<i64, StoreError> {
     let envelope = serde_json::to_value(envelope).map_err(|e| StoreError::row("outbox", "new")(e.into()))?;
-    sqlx::query_scalar!(
-        "INSERT INTO outbox (address, envelope) VALUES ($1, $2) RETURNING id",
-        to.to_string(),
-        envelope
-    )
-    .fetch_one(conn)
-    .await
-    .map_err(StoreError::query("outbox.append"))
+    sqlx::query_scalar!("INSERT INTO outbox (address, envelope) VALUES ($1, $2) RETURNING id", to.to_string(), envelope)
+        .fetch_one(conn)
+        .await
+        .map_err(StoreError::query("outbox.append"))
 }
 
 /// Says that the broker has it.
 pub async fn mark_published(conn: &mut PgConnection, id: i64) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE outbox SET published_at = now() WHERE id = $1 AND published_at IS NULL",
-        id
-    )
-    .execute(conn)
-    .await
-    .map_err(StoreError::query("outbox.mark_published"))?;
+    sqlx::query!("UPDATE outbox SET published_at = now() WHERE id = $1 AND published_at IS NULL", id)
+        .execute(conn)
+        .await
+        .map_err(StoreError::query("outbox.mark_published"))?;
     Ok(())
 }
 

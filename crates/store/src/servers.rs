@@ -140,14 +140,10 @@ pub async fn get(conn: &mut PgConnection, id: ServerId) -> Result<Option<Server>
 
 /// The servers of these ids, deleted ones too, locked until the end of the transaction, always in the same order.
 pub async fn lock_all(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Server>, StoreError> {
-    let rows = sqlx::query_as!(
-        Record,
-        "SELECT * FROM servers WHERE uuid = ANY ($1) ORDER BY uuid FOR UPDATE",
-        ids
-    )
-    .fetch_all(conn)
-    .await
-    .map_err(StoreError::query("servers.lock_all"))?;
+    let rows = sqlx::query_as!(Record, "SELECT * FROM servers WHERE uuid = ANY ($1) ORDER BY uuid FOR UPDATE", ids)
+        .fetch_all(conn)
+        .await
+        .map_err(StoreError::query("servers.lock_all"))?;
     rows.into_iter().map(Record::read).collect()
 }
 
@@ -166,43 +162,133 @@ pub struct Filter {
     pub task_state: Option<TaskState>,
     /// Only this server.
     pub uuid: Option<Uuid>,
+    /// Whether deleted servers are meant too, or only they.
+    pub deleted: Deleted,
+    /// Changed at this time or after it.
+    pub changes_since: Option<DateTime<Utc>>,
+    /// Changed at this time or before it.
+    pub changes_before: Option<DateTime<Utc>>,
     /// After this server in the order of the listing.
     pub marker: Option<Uuid>,
     /// At most so many.
     pub limit: i64,
 }
 
-/// Servers that are not deleted, newest first.
+/// Whether a listing has deleted servers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Deleted {
+    /// Only those that are not.
+    #[default]
+    No,
+    /// Only them.
+    Yes,
+    /// All.
+    Both,
+}
+
+/// Servers, newest first.
 pub async fn list(conn: &mut PgConnection, filter: &Filter) -> Result<Vec<Server>, StoreError> {
     let vm_states: Option<Vec<String>> = filter
         .vm_states
         .as_ref()
         .map(|states| states.iter().map(ToString::to_string).collect());
-    let rows = sqlx::query_as!(
-        Record,
-        "SELECT * FROM servers s
-         WHERE deleted_at IS NULL
-           AND ($1::text IS NULL OR project_id = $1)
-           AND ($2::text IS NULL OR host = $2)
-           AND ($3::text IS NULL OR display_name ~ $3)
-           AND ($4::text[] IS NULL OR vm_state = ANY ($4))
-           AND ($5::text IS NULL OR task_state = $5)
-           AND ($6::uuid IS NULL OR uuid = $6)
-           AND ($7::uuid IS NULL OR (created_at, id) < (SELECT m.created_at, m.id FROM servers m WHERE m.uuid = $7))
-         ORDER BY created_at DESC, id DESC LIMIT $8",
-        filter.project_id,
-        filter.host,
-        filter.name,
-        vm_states.as_deref(),
-        filter.task_state.map(TaskState::as_str),
-        filter.uuid,
-        filter.marker,
-        filter.limit,
+    // Two statements, because the usual one must show PostgreSQL the condition of the partial indexes.
+    let rows = if filter.deleted == Deleted::No {
+        sqlx::query_as!(
+            Record,
+            "SELECT * FROM servers s
+             WHERE deleted_at IS NULL
+               AND ($1::text IS NULL OR project_id = $1)
+               AND ($2::text IS NULL OR host = $2)
+               AND ($3::text IS NULL OR display_name ~ $3)
+               AND ($4::text[] IS NULL OR vm_state = ANY ($4))
+               AND ($5::text IS NULL OR task_state = $5)
+               AND ($6::uuid IS NULL OR uuid = $6)
+               AND ($7::timestamptz IS NULL OR updated_at >= $7)
+               AND ($8::timestamptz IS NULL OR updated_at <= $8)
+               AND ($9::uuid IS NULL OR (created_at, id) < (SELECT m.created_at, m.id FROM servers m WHERE m.uuid = $9))
+             ORDER BY created_at DESC, id DESC LIMIT $10",
+            filter.project_id,
+            filter.host,
+            filter.name,
+            vm_states.as_deref(),
+            filter.task_state.map(TaskState::as_str),
+            filter.uuid,
+            filter.changes_since,
+            filter.changes_before,
+            filter.marker,
+            filter.limit,
+        )
+        .fetch_all(conn)
+        .await
+    } else {
+        sqlx::query_as!(
+            Record,
+            "SELECT * FROM servers s
+             WHERE ($1::boolean OR deleted_at IS NOT NULL)
+               AND ($2::text IS NULL OR project_id = $2)
+               AND ($3::text IS NULL OR host = $3)
+               AND ($4::text IS NULL OR display_name ~ $4)
+               AND ($5::text[] IS NULL OR vm_state = ANY ($5))
+               AND ($6::text IS NULL OR task_state = $6)
+               AND ($7::uuid IS NULL OR uuid = $7)
+               AND ($8::timestamptz IS NULL OR updated_at >= $8)
+               AND ($9::timestamptz IS NULL OR updated_at <= $9)
+               AND ($10::uuid IS NULL OR (created_at, id) < (SELECT m.created_at, m.id FROM servers m WHERE m.uuid = $10))
+             ORDER BY created_at DESC, id DESC LIMIT $11",
+            filter.deleted == Deleted::Both,
+            filter.project_id,
+            filter.host,
+            filter.name,
+            vm_states.as_deref(),
+            filter.task_state.map(TaskState::as_str),
+            filter.uuid,
+            filter.changes_since,
+            filter.changes_before,
+            filter.marker,
+            filter.limit,
+        )
+        .fetch_all(conn)
+        .await
+    };
+    let rows = rows.map_err(StoreError::query("servers.list"))?;
+    rows.into_iter().map(Record::read).collect()
+}
+
+/// A server on a host, in short.
+#[derive(Debug, Clone)]
+pub struct Hosted {
+    /// The host.
+    pub host: String,
+    /// The server.
+    pub uuid: Uuid,
+    /// Its name in libvirt.
+    pub domain_name: String,
+}
+
+/// What is recorded on these hosts.
+pub async fn hosted(conn: &mut PgConnection, hosts: &[String]) -> Result<Vec<Hosted>, StoreError> {
+    sqlx::query_as!(
+        Hosted,
+        "SELECT host, uuid, domain_name FROM servers WHERE deleted_at IS NULL AND host = ANY ($1) ORDER BY id",
+        hosts
     )
     .fetch_all(conn)
     .await
-    .map_err(StoreError::query("servers.list"))?;
-    rows.into_iter().map(Record::read).collect()
+    .map_err(StoreError::query("servers.hosted"))
+}
+
+/// The flavors that servers have, by name; of several sizes under one name, that of the newest server. `only` asks for one.
+pub async fn flavors(conn: &mut PgConnection, only: Option<&str>) -> Result<Vec<Flavor>, StoreError> {
+    sqlx::query_as!(
+        Flavor,
+        "SELECT DISTINCT ON (flavor_name) flavor_name AS name, vcpus, memory_mb, root_gb, ephemeral_gb, swap_mb
+         FROM servers WHERE deleted_at IS NULL AND ($1::text IS NULL OR flavor_name = $1) ORDER BY flavor_name, id DESC",
+        only
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::query("servers.flavors"))
 }
 
 /// Takes the server for a task if it is free (Nova: `@check_instance_state` and the save with `expected_task_state`).
@@ -276,14 +362,10 @@ pub async fn lost(conn: &mut PgConnection, id: ServerId) -> Result<(), StoreErro
 
 /// Nova's `progress` while a migration runs.
 pub async fn set_progress(conn: &mut PgConnection, id: ServerId, percent: i16) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE servers SET progress = $2 WHERE uuid = $1 AND task_state = 'migrating'",
-        id.0,
-        percent
-    )
-    .execute(conn)
-    .await
-    .map_err(StoreError::query("servers.set_progress"))?;
+    sqlx::query!("UPDATE servers SET progress = $2 WHERE uuid = $1 AND task_state = 'migrating'", id.0, percent)
+        .execute(conn)
+        .await
+        .map_err(StoreError::query("servers.set_progress"))?;
     Ok(())
 }
 
@@ -369,12 +451,9 @@ pub async fn gone(conn: &mut PgConnection, observer: Observer<'_>, id: ServerId)
 
 /// The ids of the servers recorded on a host.
 pub async fn on_host(conn: &mut PgConnection, host: &HostName) -> Result<Vec<ServerId>, StoreError> {
-    let rows = sqlx::query_scalar!(
-        "SELECT uuid FROM servers WHERE host = $1 AND deleted_at IS NULL",
-        host.as_str()
-    )
-    .fetch_all(conn)
-    .await
-    .map_err(StoreError::query("servers.on_host"))?;
+    let rows = sqlx::query_scalar!("SELECT uuid FROM servers WHERE host = $1 AND deleted_at IS NULL", host.as_str())
+        .fetch_all(conn)
+        .await
+        .map_err(StoreError::query("servers.on_host"))?;
     Ok(rows.into_iter().map(ServerId).collect())
 }

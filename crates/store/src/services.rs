@@ -37,6 +37,35 @@ pub struct Service {
     pub updated_at: Option<DateTime<Utc>>,
 }
 
+struct Record {
+    id: i64,
+    uuid: Uuid,
+    binary_name: String,
+    host: String,
+    disabled: bool,
+    disabled_reason: Option<String>,
+    forced_down: bool,
+    updated_at: Option<DateTime<Utc>>,
+    up: bool,
+}
+
+impl Record {
+    fn read(self) -> Result<Service, StoreError> {
+        let host = HostName::new(self.host).map_err(BadValue::from).map_err(StoreError::row("services", self.id))?;
+        Ok(Service {
+            id: self.id,
+            uuid: self.uuid,
+            binary: self.binary_name,
+            host,
+            disabled: self.disabled,
+            disabled_reason: self.disabled_reason,
+            forced_down: self.forced_down,
+            up: self.up,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
 /// All services, or those of a host or a binary, in the order of their ids.
 pub async fn list(
     conn: &mut PgConnection,
@@ -44,7 +73,8 @@ pub async fn list(
     binary: Option<&str>,
     down_time: Duration,
 ) -> Result<Vec<Service>, StoreError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Record,
         r#"SELECT id, uuid, binary_name, host, disabled, disabled_reason, forced_down, updated_at,
                   NOT forced_down AND now() - coalesce(last_seen_up, created_at) <= make_interval(secs => $3) AS "up!"
            FROM services WHERE ($1::text IS NULL OR host = $1) AND ($2::text IS NULL OR binary_name = $2) ORDER BY id"#,
@@ -55,23 +85,23 @@ pub async fn list(
     .fetch_all(conn)
     .await
     .map_err(StoreError::query("services.list"))?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Service {
-                host: HostName::new(row.host)
-                    .map_err(BadValue::from)
-                    .map_err(StoreError::row("services", row.id))?,
-                id: row.id,
-                uuid: row.uuid,
-                binary: row.binary_name,
-                disabled: row.disabled,
-                disabled_reason: row.disabled_reason,
-                forced_down: row.forced_down,
-                up: row.up,
-                updated_at: row.updated_at,
-            })
-        })
-        .collect()
+    rows.into_iter().map(Record::read).collect()
+}
+
+/// One service.
+pub async fn get(conn: &mut PgConnection, uuid: Uuid, down_time: Duration) -> Result<Option<Service>, StoreError> {
+    let row = sqlx::query_as!(
+        Record,
+        r#"SELECT id, uuid, binary_name, host, disabled, disabled_reason, forced_down, updated_at,
+                  NOT forced_down AND now() - coalesce(last_seen_up, created_at) <= make_interval(secs => $2) AS "up!"
+           FROM services WHERE uuid = $1"#,
+        uuid,
+        crate::seconds(down_time),
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(StoreError::query("services.get"))?;
+    row.map(Record::read).transpose()
 }
 
 /// Makes the service known and says that it is alive; returns its id.
@@ -103,7 +133,8 @@ pub async fn heartbeats(conn: &mut PgConnection, hosts: &[String], incarnations:
     Ok(done.rows_affected())
 }
 
-/// Writes an operator's wishes for a compute service; `None` leaves a wish as it is. Returns whether there is such a service.
+/// Writes an operator's wishes for a compute service; `None` leaves a wish as it is, and a reason goes with being disabled.
+/// Returns whether there is such a service.
 pub async fn set(
     conn: &mut PgConnection,
     host: &HostName,
@@ -113,7 +144,7 @@ pub async fn set(
 ) -> Result<bool, StoreError> {
     let done = sqlx::query!(
         "UPDATE services SET disabled = coalesce($2, disabled),
-                disabled_reason = CASE WHEN $2 = false THEN NULL ELSE coalesce($3, disabled_reason) END,
+                disabled_reason = CASE WHEN $2 IS NULL THEN disabled_reason WHEN $2 THEN $3 END,
                 forced_down = coalesce($4, forced_down), updated_at = now()
          WHERE host = $1 AND binary_name = 'nova-compute'",
         host.as_str(),
@@ -125,4 +156,14 @@ pub async fn set(
     .await
     .map_err(StoreError::query("services.set"))?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Whether an operator asserts that this compute host is fenced.
+pub async fn is_forced_down(conn: &mut PgConnection, host: &HostName) -> Result<bool, StoreError> {
+    let forced =
+        sqlx::query_scalar!("SELECT forced_down FROM services WHERE host = $1 AND binary_name = 'nova-compute'", host.as_str())
+            .fetch_optional(conn)
+            .await
+            .map_err(StoreError::query("services.is_forced_down"))?;
+    Ok(forced.unwrap_or(false))
 }

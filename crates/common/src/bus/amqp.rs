@@ -49,11 +49,7 @@ const QUEUE_LENGTH: i64 = 100_000;
 /// Starts the connection to the broker at `url`. It need not be there yet.
 pub fn start(url: &Secret, own: Address) -> Result<(Bus, mpsc::Receiver<Incoming>), ConfigError> {
     let mut uri: AMQPUri = url.expose().parse().map_err(|e: String| {
-        ConfigError::not_allowed(
-            "[DEFAULT] transport_url",
-            url,
-            format_args!("amqp(s)://USER:PASSWORD@HOST:PORT/VHOST ({e})"),
-        )
+        ConfigError::not_allowed("[DEFAULT] transport_url", url, format_args!("amqp(s)://USER:PASSWORD@HOST:PORT/VHOST ({e})"))
     })?;
     uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
     uri.query.connection_timeout = Some(5000);
@@ -62,18 +58,10 @@ pub fn start(url: &Secret, own: Address) -> Result<(Bus, mpsc::Receiver<Incoming
         && user != format!("compute-{host}")
     {
         let allowed = format!("the agent of {host} must log in as compute-{host}: the broker vouches for hosts by their users");
-        return Err(ConfigError::not_allowed(
-            "[DEFAULT] transport_url",
-            format!("amqp://{user}:***@…"),
-            allowed,
-        ));
+        return Err(ConfigError::not_allowed("[DEFAULT] transport_url", format!("amqp://{user}:***@…"), allowed));
     }
     let (publisher, channel) = watch::channel(None);
-    let link = Link {
-        uri,
-        own: own.clone(),
-        publisher,
-    };
+    let link = Link { uri, own: own.clone(), publisher };
     Ok(Bus::new(own, |inbox| {
         // Not tracked: it must outlive the tasks that still have something to send; the end of the process ends it.
         tokio::spawn(link.keep(inbox));
@@ -91,9 +79,8 @@ impl Link {
     /// Connects, serves until the connection breaks, and again.
     async fn keep(self, inbox: Inbox) {
         let pauses = || {
-            let builder = ExponentialBuilder::default()
-                .with_min_delay(Duration::from_millis(100))
-                .with_max_delay(Duration::from_secs(5));
+            let builder =
+                ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_delay(Duration::from_secs(5));
             builder.with_jitter().without_max_times().build()
         };
         let mut backoff = pauses();
@@ -136,21 +123,9 @@ impl Link {
             consumers.push(consume(&channel, &Address::Conductor).await?);
         }
         let own = ShortString::from(self.own.to_string());
-        let exclusive = QueueDeclareOptions {
-            exclusive: true,
-            auto_delete: true,
-            ..QueueDeclareOptions::default()
-        };
+        let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(own.clone(), exclusive, FieldTable::default()).await?;
-        channel
-            .queue_bind(
-                own.clone(),
-                exchange.into(),
-                own,
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
+        channel.queue_bind(own.clone(), exchange.into(), own, QueueBindOptions::default(), FieldTable::default()).await?;
         consumers.push(consume(&channel, &self.own).await?);
         Ok((connection, publisher, consumers))
     }
@@ -168,13 +143,7 @@ impl Link {
                 Err((delivery, why)) => {
                     warn!(why, "message refused");
                     // No requeue: it would come back the same. On the shared queue it goes among the dead letters.
-                    delivery
-                        .nack(BasicNackOptions {
-                            requeue: false,
-                            multiple: false,
-                        })
-                        .await
-                        .ok();
+                    delivery.nack(BasicNackOptions { requeue: false, multiple: false }).await.ok();
                 }
             }
         }
@@ -190,25 +159,15 @@ fn exchange_of(address: &Address) -> &'static str {
 }
 
 async fn declare_exchanges(channel: &Channel) -> Result<(), lapin::Error> {
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     for exchange in [TO_CONTROL, TO_AGENTS] {
-        channel
-            .exchange_declare(exchange.into(), ExchangeKind::Direct, durable, FieldTable::default())
-            .await?;
+        channel.exchange_declare(exchange.into(), ExchangeKind::Direct, durable, FieldTable::default()).await?;
     }
-    channel
-        .exchange_declare(DEAD_LETTERS.into(), ExchangeKind::Fanout, durable, FieldTable::default())
-        .await
+    channel.exchange_declare(DEAD_LETTERS.into(), ExchangeKind::Fanout, durable, FieldTable::default()).await
 }
 
 async fn declare_shared_queue(channel: &Channel) -> Result<(), lapin::Error> {
-    let durable = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let bounded = |overflow: &str| {
         let mut table = FieldTable::default();
         table.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
@@ -216,9 +175,7 @@ async fn declare_shared_queue(channel: &Channel) -> Result<(), lapin::Error> {
         table.insert("x-overflow".into(), AMQPValue::LongString(overflow.into()));
         table
     };
-    channel
-        .queue_declare(DEAD_QUEUE.into(), durable, bounded("drop-head"))
-        .await?;
+    channel.queue_declare(DEAD_QUEUE.into(), durable, bounded("drop-head")).await?;
     channel
         .queue_bind(
             DEAD_QUEUE.into(),
@@ -233,32 +190,18 @@ async fn declare_shared_queue(channel: &Channel) -> Result<(), lapin::Error> {
     shared.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(DEAD_LETTERS.into()));
     let name = ShortString::from(Address::Conductor.to_string());
     channel.queue_declare(name.clone(), durable, shared).await?;
-    channel
-        .queue_bind(
-            name.clone(),
-            TO_CONTROL.into(),
-            name,
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        )
-        .await
+    channel.queue_bind(name.clone(), TO_CONTROL.into(), name, QueueBindOptions::default(), FieldTable::default()).await
 }
 
 async fn consume(channel: &Channel, address: &Address) -> Result<Consumer, lapin::Error> {
     let queue = ShortString::from(address.to_string());
-    channel
-        .basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default())
-        .await
+    channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default()).await
 }
 
 /// Reads what the bus needs from the properties, or says what is wrong with them.
 fn arrival(mut delivery: Delivery) -> Result<Arrival, (Box<Delivery>, &'static str)> {
     let properties = &delivery.properties;
-    let Some(sender) = properties
-        .user_id()
-        .as_ref()
-        .and_then(|user| Sender::from_user(user.as_str()))
-    else {
+    let Some(sender) = properties.user_id().as_ref().and_then(|user| Sender::from_user(user.as_str())) else {
         return Err((Box::new(delivery), "no user_id: the broker vouches for nobody"));
     };
     let id = |text: &Option<ShortString>| text.as_ref().and_then(|t| t.as_str().parse::<MessageId>().ok());
@@ -268,14 +211,7 @@ fn arrival(mut delivery: Delivery) -> Result<Arrival, (Box<Delivery>, &'static s
     let answers = id(properties.correlation_id());
     let reply_to = properties.reply_to().as_ref().and_then(|t| t.as_str().parse().ok());
     let payload = std::mem::take(&mut delivery.data);
-    Ok(Arrival {
-        sender,
-        payload,
-        message_id,
-        answers,
-        reply_to,
-        acknowledge: Box::new(Delivered(delivery)),
-    })
+    Ok(Arrival { sender, payload, message_id, answers, reply_to, acknowledge: Box::new(Delivered(delivery)) })
 }
 
 struct Delivered(Delivery);
@@ -291,13 +227,7 @@ impl Acknowledge for Delivered {
 
     fn requeue(self: Box<Self>) -> BoxFuture<'static, ()> {
         async move {
-            self.0
-                .nack(BasicNackOptions {
-                    requeue: true,
-                    multiple: false,
-                })
-                .await
-                .ok();
+            self.0.nack(BasicNackOptions { requeue: true, multiple: false }).await.ok();
         }
         .boxed()
     }
@@ -335,25 +265,14 @@ impl Transport for AmqpTransport {
             let Ok(key) = ShortString::try_new(parcel.to.to_string()) else {
                 return Err(SendError::Unroutable(parcel.to));
             };
-            let options = BasicPublishOptions {
-                mandatory: true,
-                immediate: false,
-            };
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
             let properties = self.properties(&parcel);
-            let confirm = channel
-                .basic_publish(exchange_of(&parcel.to).into(), key, options, &parcel.payload, properties)
-                .await;
+            let confirm = channel.basic_publish(exchange_of(&parcel.to).into(), key, options, &parcel.payload, properties).await;
             match confirm.map_err(|_| SendError::Disconnected)?.await {
                 Ok(Confirmation::Ack(None)) => Ok(()),
                 Ok(Confirmation::Ack(Some(_))) => Err(SendError::Unroutable(parcel.to)),
-                Ok(Confirmation::Nack(_)) => Err(SendError::Refused {
-                    to: parcel.to,
-                    why: "the queue is full".to_owned(),
-                }),
-                Ok(Confirmation::NotRequested) => Err(SendError::Refused {
-                    to: parcel.to,
-                    why: "no confirmation mode".to_owned(),
-                }),
+                Ok(Confirmation::Nack(_)) => Err(SendError::Refused { to: parcel.to, why: "the queue is full".to_owned() }),
+                Ok(Confirmation::NotRequested) => Err(SendError::Refused { to: parcel.to, why: "no confirmation mode".to_owned() }),
                 Err(error) => {
                     debug!(error = telemetry::chain(&error), to = %parcel.to, "publish failed");
                     Err(SendError::Disconnected)

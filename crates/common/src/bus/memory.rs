@@ -50,10 +50,7 @@ impl MemoryBroker {
             for address in addresses {
                 self.open_queue(address, inbox.clone());
             }
-            Arc::new(MemoryTransport {
-                broker: self.clone(),
-                sender,
-            })
+            Arc::new(MemoryTransport { broker: self.clone(), sender })
         })
     }
 
@@ -72,23 +69,8 @@ impl MemoryBroker {
         self.lock().queues.insert(address, queue);
         tokio::spawn(async move {
             while let Some((parcel, sender)) = parcels.recv().await {
-                let Parcel {
-                    payload,
-                    message_id,
-                    answers,
-                    reply_to,
-                    ..
-                } = parcel;
-                inbox
-                    .put(Arrival {
-                        sender,
-                        payload,
-                        message_id,
-                        answers,
-                        reply_to,
-                        acknowledge: Box::new(Forget),
-                    })
-                    .await;
+                let Parcel { payload, message_id, answers, reply_to, .. } = parcel;
+                inbox.put(Arrival { sender, payload, message_id, answers, reply_to, acknowledge: Box::new(Forget) }).await;
             }
         });
     }
@@ -115,11 +97,7 @@ impl Transport for MemoryTransport {
                     Fate::Lost => 0,
                 };
                 let delivered = (0..times).all(|_| queue.send((parcel.clone(), self.sender.clone())).is_ok());
-                if delivered {
-                    Ok(())
-                } else {
-                    Err(SendError::Unroutable(parcel.to))
-                }
+                if delivered { Ok(()) } else { Err(SendError::Unroutable(parcel.to)) }
             }
         };
         async move { result }.boxed()
@@ -149,9 +127,7 @@ mod tests {
     use crate::rpc::latest::ToConductor;
 
     fn wake() -> Envelope<ToConductor> {
-        Envelope::new(ToConductor::Wake {
-            migration: MigrationId(7),
-        })
+        Envelope::new(ToConductor::Wake { migration: MigrationId(7) })
     }
 
     fn host() -> Address {
@@ -186,24 +162,13 @@ mod tests {
         let (_conductor, _conductor_inbox) = broker.join(&Address::ConductorProcess(Incarnation::random()));
         broker.set_fates(|_| Fate::Lost);
         let lost = bus.call::<_, i32>(&Address::Conductor, &wake(), within).await;
-        assert_eq!(
-            lost,
-            Err(CallError::Timeout {
-                to: Address::Conductor,
-                within
-            })
-        );
+        assert_eq!(lost, Err(CallError::Timeout { to: Address::Conductor, within }));
     }
 
     #[test]
     fn an_address_survives_its_text() {
         let life = Incarnation::random();
-        for address in [
-            Address::Conductor,
-            Address::ConductorProcess(life),
-            Address::ApiProcess(life),
-            host(),
-        ] {
+        for address in [Address::Conductor, Address::ConductorProcess(life), Address::ApiProcess(life), host()] {
             assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
         }
         assert!("conductor.x".parse::<Address>().is_err());

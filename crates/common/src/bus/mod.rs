@@ -156,7 +156,7 @@ pub trait Transport: Send + Sync {
 }
 
 /// Gives a message back to the broker's account, one way or the other.
-pub trait Acknowledge: Send {
+pub trait Acknowledge: Send + Sync {
     /// Done with it.
     fn ack(self: Box<Self>) -> BoxFuture<'static, ()>;
     /// Not done: let another try (the broker counts, and puts it among the dead letters in the end).
@@ -187,10 +187,7 @@ impl Incoming {
             (Sender::Control, Some(address)) => address.clone(),
             (_, None) => return None,
         };
-        Some(ReplyTo {
-            address,
-            question: self.message_id,
-        })
+        Some(ReplyTo { address, question: self.message_id })
     }
 
     /// Done with it.
@@ -261,14 +258,7 @@ pub struct Arrival {
 impl Inbox {
     /// Takes an arrival in. Waits while the inbox is full: that is the back pressure.
     pub async fn put(&self, arrival: Arrival) {
-        let Arrival {
-            sender,
-            payload,
-            message_id,
-            answers,
-            reply_to,
-            acknowledge,
-        } = arrival;
+        let Arrival { sender, payload, message_id, answers, reply_to, acknowledge } = arrival;
         if let Some(question) = answers {
             if let Some(asker) = self.lock().remove(&question) {
                 asker.send(payload).ok(); // Nobody there: the asker gave up just now.
@@ -276,13 +266,7 @@ impl Inbox {
             acknowledge.ack().await;
             return;
         }
-        let incoming = Incoming {
-            sender,
-            payload,
-            message_id,
-            reply_to,
-            acknowledge,
-        };
+        let incoming = Incoming { sender, payload, message_id, reply_to, acknowledge };
         self.requests.send(incoming).await.ok(); // Closed inbox: the process ends; unacknowledged, it goes to another.
     }
 
@@ -316,19 +300,8 @@ impl Bus {
     /// Makes a bus; `start` gets the inbox and gives the transport. What arrives comes out of the receiver.
     pub fn new(own: Address, start: impl FnOnce(Inbox) -> Arc<dyn Transport>) -> (Self, mpsc::Receiver<Incoming>) {
         let (requests, arrivals) = mpsc::channel(INBOX_LENGTH);
-        let inbox = Inbox {
-            waiting: Arc::default(),
-            requests,
-            connected: watch::channel(0).0,
-        };
-        (
-            Self {
-                transport: start(inbox.clone()),
-                own,
-                inbox,
-            },
-            arrivals,
-        )
+        let inbox = Inbox { waiting: Arc::default(), requests, connected: watch::channel(0).0 };
+        (Self { transport: start(inbox.clone()), own, inbox }, arrivals)
     }
 
     /// This process's own address.
@@ -393,10 +366,7 @@ impl Bus {
             Ok(Err(error)) => Outcome::Fault(Fault::unexpected(error)),
             Err(fault) => Outcome::Fault(fault),
         };
-        let Ok(payload) = serde_json::to_vec(&Reply {
-            version: VERSION,
-            outcome,
-        }) else {
+        let Ok(payload) = serde_json::to_vec(&Reply { version: VERSION, outcome }) else {
             return;
         };
         let parcel = Parcel {
@@ -423,23 +393,10 @@ impl Bus {
     ) -> Result<(), SendError> {
         let payload = serde_json::to_vec(envelope).map_err(|e| SendError::Unsendable(e.to_string()))?;
         if payload.len() > MAX_MESSAGE_BYTES {
-            return Err(SendError::Unsendable(format!(
-                "{} bytes, at most {MAX_MESSAGE_BYTES} are allowed",
-                payload.len()
-            )));
+            return Err(SendError::Unsendable(format!("{} bytes, at most {MAX_MESSAGE_BYTES} are allowed", payload.len())));
         }
         let message_id = envelope.message_id;
-        self.transport
-            .send(Parcel {
-                to: to.clone(),
-                payload,
-                message_id,
-                answers: None,
-                reply_to,
-                expiration,
-                durable,
-            })
-            .await
+        self.transport.send(Parcel { to: to.clone(), payload, message_id, answers: None, reply_to, expiration, durable }).await
     }
 }
 

@@ -44,11 +44,7 @@ pub enum ConfigError {
 impl ConfigError {
     /// A value that is not allowed.
     pub fn not_allowed(option: &str, value: impl fmt::Debug, allowed: impl fmt::Display) -> Self {
-        Self::NotAllowed {
-            option: option.to_owned(),
-            value: format!("{value:?}"),
-            allowed: allowed.to_string(),
-        }
+        Self::NotAllowed { option: option.to_owned(), value: format!("{value:?}"), allowed: allowed.to_string() }
     }
 }
 
@@ -90,9 +86,8 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
         None if Path::new(DEFAULT_PATH).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_PATH)),
         None => {}
     }
-    let environment = Env::prefixed("DROVER_")
-        .filter(|key| key.as_str().contains("__"))
-        .map(|key| section_in_file(key.as_str()).into());
+    let environment =
+        Env::prefixed("DROVER_").filter(|key| key.as_str().contains("__")).map(|key| section_in_file(key.as_str()).into());
     from_figment(&figment.merge(environment.split("__")))
 }
 
@@ -110,22 +105,14 @@ fn from_figment(figment: &Figment) -> Result<Config, ConfigError> {
 /// The environment's names are case-blind; the file's one section in capitals is put right.
 fn section_in_file(key: &str) -> String {
     let key = key.to_ascii_lowercase();
-    key.strip_prefix("default__")
-        .map_or(key.clone(), |option| format!("DEFAULT__{option}"))
+    key.strip_prefix("default__").map_or(key.clone(), |option| format!("DEFAULT__{option}"))
 }
 
 /// The system's host name.
 pub fn system_host_name() -> Result<String, ConfigError> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     if name.is_empty() {
-        return Err(ConfigError::not_allowed(
-            "[DEFAULT] host",
-            name,
-            "the system has no host name, so one must be given",
-        ));
+        return Err(ConfigError::not_allowed("[DEFAULT] host", name, "the system has no host name, so one must be given"));
     }
     Ok(name)
 }

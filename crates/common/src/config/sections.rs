@@ -192,43 +192,19 @@ impl Config {
             ));
         }
         at_least("[libvirt] live_migration_downtime", libvirt.live_migration_downtime, 100)?;
-        at_least(
-            "[libvirt] live_migration_downtime_steps",
-            libvirt.live_migration_downtime_steps,
-            3,
-        )?;
-        at_least(
-            "[libvirt] live_migration_downtime_delay",
-            libvirt.live_migration_downtime_delay,
-            3,
-        )?;
-        at_least(
-            "[libvirt] live_migration_monitor_interval",
-            libvirt.live_migration_monitor_interval,
-            1,
-        )?;
+        at_least("[libvirt] live_migration_downtime_steps", libvirt.live_migration_downtime_steps, 3)?;
+        at_least("[libvirt] live_migration_downtime_delay", libvirt.live_migration_downtime_delay, 3)?;
+        at_least("[libvirt] live_migration_monitor_interval", libvirt.live_migration_monitor_interval, 1)?;
         at_least("[libvirt] connect_probe_timeout", libvirt.connect_probe_timeout, 1)?;
-        at_least(
-            "[libvirt] migration_port_max",
-            libvirt.migration_port_max.into(),
-            libvirt.migration_port_min.into(),
-        )?;
+        at_least("[libvirt] migration_port_max", libvirt.migration_port_max.into(), libvirt.migration_port_min.into())?;
         at_least("[DEFAULT] report_interval", default.report_interval, 1)?;
-        at_least(
-            "[DEFAULT] service_down_time",
-            default.service_down_time,
-            default.report_interval + 1,
-        )?;
+        at_least("[DEFAULT] service_down_time", default.service_down_time, default.report_interval + 1)?;
         at_least("[DEFAULT] rpc_response_timeout", default.rpc_response_timeout, 1)?;
         at_least("[database] max_pool_size", self.database.max_pool_size.into(), 2)?;
         at_least("[conductor] workers", self.conductor.workers.into(), 1)?;
         at_least("[conductor] sweep_interval", self.conductor.sweep_interval, 1)?;
         if default.migrate_max_retries < -1 {
-            return Err(ConfigError::not_allowed(
-                "[DEFAULT] migrate_max_retries",
-                default.migrate_max_retries,
-                "-1 or more",
-            ));
+            return Err(ConfigError::not_allowed("[DEFAULT] migrate_max_retries", default.migrate_max_retries, "-1 or more"));
         }
         for (option, ratio) in [
             ("[DEFAULT] ram_allocation_ratio", default.ram_allocation_ratio),
@@ -266,9 +242,5 @@ fn host_or_system(given: Option<&HostName>, option: &str) -> Result<HostName, Co
 }
 
 fn at_least(option: &str, value: u64, least: u64) -> Result<(), ConfigError> {
-    if value < least {
-        Err(ConfigError::not_allowed(option, value, format_args!("{least} or more")))
-    } else {
-        Ok(())
-    }
+    if value < least { Err(ConfigError::not_allowed(option, value, format_args!("{least} or more"))) } else { Ok(()) }
 }

@@ -66,14 +66,7 @@ mod tests {
 
     #[test]
     fn percent_is_novas_rounding_and_stays_in_range() {
-        let at = |total, remaining| {
-            Progress {
-                memory_total: total,
-                memory_remaining: remaining,
-                ..Progress::default()
-            }
-            .percent()
-        };
+        let at = |total, remaining| Progress { memory_total: total, memory_remaining: remaining, ..Progress::default() }.percent();
         assert_eq!(at(0, 0), 0);
         assert_eq!(at(1000, 1000), 0);
         assert_eq!(at(1000, 0), 100);

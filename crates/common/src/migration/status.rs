@@ -133,10 +133,7 @@ impl MigrationStatus {
 
     /// Whether the migration holds its claim and its slots.
     pub const fn holds_claim(self) -> bool {
-        matches!(
-            self,
-            Self::Preparing | Self::Running | Self::RunningPostCopy | Self::PostMigrating | Self::RollingBack
-        )
+        matches!(self, Self::Preparing | Self::Running | Self::RunningPostCopy | Self::PostMigrating | Self::RollingBack)
     }
 
     /// Whether libvirt may have a job for it.
@@ -154,10 +151,7 @@ impl MigrationStatus {
 
     /// Whether `/servers/{id}/migrations` lists it (`nova/compute/api.py`, `get_migrations_in_progress_by_instance`).
     pub const fn in_progress_for_api(self) -> bool {
-        matches!(
-            self,
-            Self::Queued | Self::Preparing | Self::Running | Self::PostMigrating | Self::RollingBack
-        )
+        matches!(self, Self::Queued | Self::Preparing | Self::Running | Self::PostMigrating | Self::RollingBack)
     }
 }
 
@@ -177,28 +171,19 @@ mod tests {
     #[test]
     fn every_status_but_the_first_can_be_reached() {
         for &status in S::ALL {
-            assert!(
-                status == S::Accepted || EDGES.iter().any(|(.., to)| *to == status),
-                "{status}"
-            );
+            assert!(status == S::Accepted || EDGES.iter().any(|(.., to)| *to == status), "{status}");
         }
     }
 
     #[test]
     fn an_edge_is_listed_once() {
         for (i, (from, event, _)) in EDGES.iter().enumerate() {
-            assert!(
-                !EDGES[i + 1..].iter().any(|(f, e, _)| (f, e) == (from, event)),
-                "{from} {event:?}"
-            );
+            assert!(!EDGES[i + 1..].iter().any(|(f, e, _)| (f, e) == (from, event)), "{from} {event:?}");
         }
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
-        proptest::collection::vec(
-            proptest::sample::select(EDGES.iter().map(|(_, e, _)| *e).collect::<Vec<_>>()),
-            0..40,
-        )
+        proptest::collection::vec(proptest::sample::select(EDGES.iter().map(|(_, e, _)| *e).collect::<Vec<_>>()), 0..40)
     }
 
     proptest! {

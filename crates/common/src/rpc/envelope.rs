@@ -42,10 +42,7 @@ impl FromStr for Version {
     fn from_str(text: &str) -> Result<Self, String> {
         let (major, minor) = text.split_once('.').ok_or_else(|| format!("{text:?} is no version"))?;
         let number = |part: &str| part.parse::<u16>().map_err(|_| format!("{text:?} is no version"));
-        Ok(Self {
-            major: number(major)?,
-            minor: number(minor)?,
-        })
+        Ok(Self { major: number(major)?, minor: number(minor)? })
     }
 }
 
@@ -114,10 +111,7 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<Envelope<M>, Fault> {
         version: Version,
     }
     if bytes.len() > MAX_MESSAGE_BYTES {
-        return Err(Fault::unexpected(format_args!(
-            "message of {} bytes, at most {MAX_MESSAGE_BYTES} are taken",
-            bytes.len()
-        )));
+        return Err(Fault::unexpected(format_args!("message of {} bytes, at most {MAX_MESSAGE_BYTES} are taken", bytes.len())));
     }
     let head: Head =
         serde_json::from_slice(bytes).map_err(|e| Fault::unexpected(format_args!("message without a version: {e}")))?;

@@ -10,6 +10,7 @@ use drover_common::ids::{Incarnation, MigrationId};
 use sqlx::PgConnection;
 
 use super::read::{Migration, Record};
+use crate::claims::Limits;
 use crate::error::StoreError;
 
 /// How long a conductor may be silent before another takes over.
@@ -33,10 +34,7 @@ pub async fn take(conn: &mut PgConnection, id: MigrationId, me: Incarnation) -> 
     .fetch_optional(conn)
     .await
     .map_err(StoreError::query("migrations.take"))?;
-    Ok(row
-        .map(Record::read)
-        .transpose()?
-        .filter(|migration| migration.driven_by == Some(me)))
+    Ok(row.map(Record::read).transpose()?.filter(|migration| migration.driven_by == Some(me)))
 }
 
 /// Goes on with the lease and reads the row anew. `None`: the lease is lost, or the migration closed.
@@ -86,11 +84,13 @@ pub async fn release(
     Ok(mine.flatten() != Some(true))
 }
 
-/// Open migrations that nobody drives and whose time has come, the longest overdue first.
+/// Open migrations that nobody drives and whose time has come, the longest overdue first. Queued ones wait for a slot, not for
+/// a time: [`may_leave_queue`].
 pub async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<MigrationId>, StoreError> {
     let rows = sqlx::query_scalar!(
         "SELECT id FROM migrations
          WHERE status NOT IN ('completed', 'failed', 'cancelled', 'error')
+           AND (status <> 'queued' OR abort_requested_at IS NOT NULL)
            AND deadline < now() AND (driven_by IS NULL OR lease_until < now())
          ORDER BY deadline LIMIT $1",
         limit
@@ -101,15 +101,22 @@ pub async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<MigrationId>
     Ok(rows.into_iter().map(MigrationId).collect())
 }
 
-/// Queued migrations in the order of their requests, for when a slot is free.
-pub async fn queued(conn: &mut PgConnection, limit: i64) -> Result<Vec<MigrationId>, StoreError> {
+/// Queued migrations that a free slot of their source (and of the fleet) waits for, in the order of their requests: as many for
+/// each source as it has free slots. Whether the destination has one shows when it is claimed.
+pub async fn may_leave_queue(conn: &mut PgConnection, limits: &Limits) -> Result<Vec<MigrationId>, StoreError> {
     let rows = sqlx::query_scalar!(
-        "SELECT id FROM migrations WHERE status = 'queued' ORDER BY id LIMIT $1",
-        limit
+        r#"SELECT id AS "id!" FROM (
+               SELECT id, source_compute, row_number() OVER (PARTITION BY source_compute ORDER BY id) AS place
+               FROM migrations WHERE status = 'queued') q
+           WHERE $1::bigint = 0 OR place <= $1 - (SELECT count(*) FROM claims WHERE source_host = q.source_compute)
+           ORDER BY id
+           LIMIT CASE WHEN $2::bigint = 0 THEN 1000 ELSE greatest(0, $2 - (SELECT count(*) FROM claims)) END"#,
+        i64::from(limits.outgoing),
+        i64::from(limits.fleet),
     )
     .fetch_all(conn)
     .await
-    .map_err(StoreError::query("migrations.queued"))?;
+    .map_err(StoreError::query("migrations.may_leave_queue"))?;
     Ok(rows.into_iter().map(MigrationId).collect())
 }
 

@@ -11,14 +11,14 @@ mod read;
 use std::time::Duration;
 
 use drover_common::fault::Fault;
-use drover_common::ids::{Attempt, HostName, MigrationId, RequestId, Revision, ServerId};
+use drover_common::ids::{Attempt, HostName, MigrationId, RequestId, ServerId};
 use drover_common::migration::{Event, JobResult, Progress, status};
 use drover_common::names;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::error::StoreError;
-pub use read::{Listing, Migration, get, in_progress_of_server, list, open_of_server, open_of_servers, watched_by_source};
+pub use read::{Listing, Migration, exists, get, in_progress_of_server, list, open_of_server, open_of_servers, watched_by_source};
 use read::{Record, json};
 
 /// What a roll-back shall end in.
@@ -108,11 +108,7 @@ pub async fn advance(
     change: impl FnOnce(&mut Migration),
 ) -> Result<Option<Migration>, StoreError> {
     let Some(to) = status::next(before.status, event) else {
-        return Err(StoreError::IllegalEdge {
-            id: before.id,
-            from: before.status,
-            event: format!("{event:?}"),
-        });
+        return Err(StoreError::IllegalEdge { id: before.id, from: before.status, event: format!("{event:?}") });
     };
     let mut after = before.clone();
     after.status = to;
@@ -139,7 +135,7 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
              status = $4, revision = revision + 1, attempt = $5, source_node = $6, dest_compute = $7, dest_node = $8, retries = $9,
              refusals = $10, migrate_data = $11, pre_done = $12, start_incarnation = $13, ending = $14, waiting_for = $15,
              fault_class = $16, fault_message = $17, deadline = now() + make_interval(secs => $18),
-             cast_at = CASE WHEN NOT $19 THEN NULL ELSE coalesce(cast_at, now()) END,
+             casts = $19, job_result = $20,
              claimed_at = CASE WHEN $4 = 'preparing' THEN coalesce(claimed_at, clock_timestamp()) ELSE claimed_at END,
              started_at = CASE WHEN $4 = 'running' THEN coalesce(started_at, clock_timestamp()) ELSE started_at END,
              switched_over_at = CASE WHEN $4 = 'post-migrating' THEN coalesce(switched_over_at, clock_timestamp()) ELSE switched_over_at END,
@@ -165,7 +161,8 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
         after.fault.as_ref().map(|fault| fault.class.as_str()),
         after.fault.as_ref().map(|fault| fault.message.as_str()),
         crate::seconds(after.look_again_in),
-        after.cast,
+        after.casts,
+        after.job_result.as_ref().map(|result| json("migrations", before.id, result)).transpose()?,
     )
     .fetch_optional(conn)
     .await
@@ -203,18 +200,19 @@ pub async fn request_force_complete(conn: &mut PgConnection, id: MigrationId, by
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes a sample of a running copy, and puts off the sweep's next look: whoever reports is alive.
+/// Writes a sample that the source took of a running copy, and puts off the sweep's next look: whoever reports is alive.
 pub async fn record_progress(
     conn: &mut PgConnection,
     id: MigrationId,
     attempt: Attempt,
+    source: &HostName,
     progress: &Progress,
     look_again_in: Duration,
 ) -> Result<bool, StoreError> {
     let done = sqlx::query!(
         "UPDATE migrations SET memory_total = $3, memory_processed = $4, memory_remaining = $5, disk_total = $6, disk_processed = $7,
                 disk_remaining = $8, progress = $9, deadline = now() + make_interval(secs => $10), updated_at = clock_timestamp()
-         WHERE id = $1 AND attempt = $2 AND status IN ('running', 'running (post-copy)')",
+         WHERE id = $1 AND attempt = $2 AND source_compute = $11 AND status IN ('running', 'running (post-copy)')",
         id.0,
         attempt.0,
         progress.memory_total,
@@ -225,6 +223,7 @@ pub async fn record_progress(
         progress.disk_remaining,
         json("migrations", id, progress)?,
         crate::seconds(look_again_in),
+        source.as_str(),
     )
     .execute(conn)
     .await
@@ -258,9 +257,4 @@ pub async fn record_job_result(
     .await
     .map_err(StoreError::query("migrations.record_job_result"))?;
     Ok(())
-}
-
-/// Whether a report's facts are newer than the row's last change.
-pub fn is_current(migration: &Migration, attempt: Attempt, revision: Option<Revision>) -> bool {
-    migration.attempt == attempt && revision == Some(migration.revision)
 }

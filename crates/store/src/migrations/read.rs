@@ -51,8 +51,8 @@ pub struct Migration {
     pub refusals: Vec<Refusal>,
     pub data: Option<MigrateData>,
     pub pre_done: bool,
-    /// Whether `live_migration` was cast.
-    pub cast: bool,
+    /// How often `live_migration` was cast in this attempt.
+    pub casts: i32,
     pub start_incarnation: Option<Incarnation>,
     pub ending: Option<Ending>,
     pub waiting_for: Option<String>,
@@ -109,7 +109,7 @@ pub(super) struct Record {
     pub(super) refusals: Value,
     pub(super) migrate_data: Option<Value>,
     pub(super) pre_done: bool,
-    pub(super) cast_at: Option<DateTime<Utc>>,
+    pub(super) casts: i32,
     pub(super) start_incarnation: Option<Uuid>,
     pub(super) ending: Option<String>,
     pub(super) waiting_for: Option<String>,
@@ -139,9 +139,7 @@ impl Record {
 
     fn parse(self) -> Result<Migration, BadValue> {
         let host = |name: Option<String>| name.map(HostName::new).transpose();
-        let fault = self
-            .fault_class
-            .map(|class| Fault::from_stored(&class, self.fault_message.unwrap_or_default()));
+        let fault = self.fault_class.map(|class| Fault::from_stored(&class, self.fault_message.unwrap_or_default()));
         Ok(Migration {
             id: MigrationId(self.id),
             uuid: self.uuid,
@@ -172,7 +170,7 @@ impl Record {
             refusals: serde_json::from_value(self.refusals)?,
             data: self.migrate_data.map(serde_json::from_value).transpose()?,
             pre_done: self.pre_done,
-            cast: self.cast_at.is_some(),
+            casts: self.casts,
             start_incarnation: self.start_incarnation.map(Incarnation),
             ending: self.ending.map(|text| text.parse()).transpose()?,
             waiting_for: self.waiting_for,
@@ -194,9 +192,7 @@ impl Record {
 }
 
 pub(super) fn json(table: &'static str, row: impl fmt::Display, value: &impl Serialize) -> Result<Value, StoreError> {
-    serde_json::to_value(value)
-        .map_err(BadValue::from)
-        .map_err(StoreError::row(table, row))
+    serde_json::to_value(value).map_err(BadValue::from).map_err(StoreError::row(table, row))
 }
 
 fn read_all(rows: Vec<Record>) -> Result<Vec<Migration>, StoreError> {
@@ -210,6 +206,14 @@ pub async fn get(conn: &mut PgConnection, id: MigrationId) -> Result<Option<Migr
         .await
         .map_err(StoreError::query("migrations.get"))?;
     row.map(Record::read).transpose()
+}
+
+/// Whether there is (or was) a migration with this UUID.
+pub async fn exists(conn: &mut PgConnection, uuid: Uuid) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM migrations WHERE uuid = $1) AS "exists!""#, uuid)
+        .fetch_one(conn)
+        .await
+        .map_err(StoreError::query("migrations.exists"))
 }
 
 /// The open migration of a server.
@@ -240,10 +244,7 @@ pub async fn in_progress_of_server(conn: &mut PgConnection, server: ServerId) ->
     .fetch_all(conn)
     .await
     .map_err(StoreError::query("migrations.in_progress_of_server"))?;
-    Ok(read_all(rows)?
-        .into_iter()
-        .filter(|m| m.status.in_progress_for_api())
-        .collect())
+    Ok(read_all(rows)?.into_iter().filter(|m| m.status.in_progress_for_api()).collect())
 }
 
 /// Open migrations that may have a job on this host as their source.
@@ -289,13 +290,10 @@ pub struct Listing {
 /// Migrations, newest first.
 pub async fn list(conn: &mut PgConnection, listing: &Listing) -> Result<Vec<Migration>, StoreError> {
     // What the API calls `running` may be one of two statuses here.
-    let statuses: Option<Vec<String>> = listing.status.as_ref().map(|wanted| {
-        MigrationStatus::ALL
-            .iter()
-            .filter(|s| s.in_api() == wanted)
-            .map(ToString::to_string)
-            .collect()
-    });
+    let statuses: Option<Vec<String>> = listing
+        .status
+        .as_ref()
+        .map(|wanted| MigrationStatus::ALL.iter().filter(|s| s.in_api() == wanted).map(ToString::to_string).collect());
     let rows = sqlx::query_as!(
         Record,
         "SELECT * FROM migrations m

@@ -27,10 +27,10 @@ pub enum ToCompute {
     GetFacts(OfAttempt),
     /// To the destination after the switch-over: [`super::conductor::DomainReport`].
     PostLiveMigrationAtDestination(WithData),
-    /// To the source after the switch-over: nothing.
-    PostLiveMigration(WithData),
+    /// To the source after the switch-over: remove what the guest left there: nothing.
+    PostLiveMigration(CleanUp),
     /// To the destination: remove what the attempt left there: nothing.
-    RollbackLiveMigrationAtDestination(Rollback),
+    RollbackLiveMigrationAtDestination(CleanUp),
     /// To the source: let the guest's CPUs run again: nothing.
     ResumeGuest(OfAttempt),
     /// To the destination, in an ownership conflict: stop the guest's CPUs, destroy nothing: nothing.
@@ -141,10 +141,10 @@ pub enum Authority {
 
 /// What to remove, and by which right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rollback {
+pub struct CleanUp {
     /// The migration.
     pub migration: MigrationId,
-    /// The attempt that left something here: only its domain and its files are removed.
+    /// The attempt that is cleaned up after: only its domain and its files are removed.
     pub left_by: Attempt,
     /// The guest.
     pub server: ServerId,

@@ -1,0 +1,60 @@
+//! Calls to compute agents, with every way in which a call can fail told as the fault that it means.
+
+use std::time::Duration;
+
+use drover_common::bus::{Address, Bus, CallError, SendError};
+use drover_common::fault::Fault;
+use drover_common::ids::{HostName, RequestId};
+use drover_common::rpc::Envelope;
+use drover_common::rpc::latest::ToCompute;
+use serde::de::DeserializeOwned;
+
+/// The way to all agents.
+#[derive(Clone)]
+pub(crate) struct Agents {
+    bus: Bus,
+}
+
+impl Agents {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self { bus }
+    }
+
+    /// Asks an agent.
+    pub(crate) async fn call<R: DeserializeOwned>(
+        &self,
+        host: &HostName,
+        message: ToCompute,
+        request: Option<&RequestId>,
+        within: Duration,
+    ) -> Result<R, Fault> {
+        let envelope = Envelope::new(message).for_request(request.cloned());
+        let asked = self.bus.call(&Address::Compute(host.clone()), &envelope, within).await;
+        asked.map_err(|error| fault_of(host, error))
+    }
+
+    /// Tells an agent; the row holds what it is told, so a lost word is told again.
+    pub(crate) async fn cast(&self, host: &HostName, message: ToCompute, request: Option<&RequestId>) -> Result<(), Fault> {
+        let envelope = Envelope::new(message).for_request(request.cloned());
+        let told = self.bus.cast(&Address::Compute(host.clone()), &envelope).await;
+        told.map_err(|error| fault_of(host, error.into()))
+    }
+}
+
+fn fault_of(host: &HostName, error: CallError) -> Fault {
+    match error {
+        CallError::Fault(fault) => fault,
+        CallError::Send(SendError::Unroutable(_)) => {
+            Fault::compute_service_unavailable(host, "Its agent has no connection to the message broker.")
+        }
+        CallError::Timeout { within, .. } => {
+            Fault::compute_service_unavailable(host, format_args!("Its agent did not answer within {} s.", within.as_secs_f32()))
+        }
+        CallError::Send(error @ (SendError::Disconnected | SendError::Refused { .. } | SendError::Unsendable(_))) => {
+            Fault::compute_service_unavailable(host, format_args!("It could not be asked: {error}."))
+        }
+        CallError::Lost(_) => {
+            Fault::compute_service_unavailable(host, "The connection to the message broker broke before it answered.")
+        }
+    }
+}

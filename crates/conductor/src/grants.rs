@@ -1,0 +1,129 @@
+//! Grants: leave for what cannot be taken back. The agent asks immediately before; the row answers.
+//!
+//! An order that comes late, twice or after a roll-back finds the row elsewhere, or at another attempt, and is refused: so nothing
+//! happens. A granted start moves the row to `running` and remembers which life of the agent got it.
+
+use std::sync::Arc;
+
+use drover_common::bus::ReplyTo;
+use drover_common::fault::Fault;
+use drover_common::ids::HostName;
+use drover_common::migration::{Event, MigrationStatus};
+use drover_common::rpc::latest::{Authority, GrantKind, GrantRequest, Granted};
+use drover_store::debts::{Debt, Side};
+use drover_store::migrations::{self, Migration, advance};
+use drover_store::{StoreError, debts};
+use tracing::{debug, info};
+
+use crate::Conductor;
+use crate::consumer::Done;
+
+/// What the row says to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Yes, and the row goes along this edge first.
+    After(Event),
+    /// Yes.
+    Yes,
+    /// No.
+    No(&'static str),
+}
+
+/// Decides by the row, for a migration that is open.
+fn by_row(row: &Migration, host: &HostName, request: &GrantRequest) -> Answer {
+    let Authority::Migration { attempt } = request.authority else {
+        return Answer::No("the request names a debt");
+    };
+    if attempt != row.attempt {
+        return Answer::No("another attempt is under way");
+    }
+    let (source, destination) = (row.source == *host, row.destination.as_ref() == Some(host));
+    match (request.kind, row.status) {
+        (GrantKind::Start, MigrationStatus::Preparing) if source && row.abort_requested_by.is_some() => {
+            Answer::No("it was aborted")
+        }
+        (GrantKind::Start, MigrationStatus::Preparing) if source && row.pre_done => Answer::After(Event::StartGranted),
+        // Its first answer was lost on the way: the same life may have it again, another may not.
+        (GrantKind::Start, MigrationStatus::Running) if source && row.start_incarnation == Some(request.incarnation) => Answer::Yes,
+        (GrantKind::PostCopy, MigrationStatus::Running) if source => Answer::After(Event::PostCopyStarted),
+        (GrantKind::PostCopy, MigrationStatus::RunningPostCopy) if source => Answer::Yes,
+        (GrantKind::Resume, MigrationStatus::RollingBack) if source => Answer::Yes,
+        (GrantKind::CleanSource, MigrationStatus::PostMigrating) if source => Answer::Yes,
+        (GrantKind::RollbackDestination, MigrationStatus::RollingBack) if destination => Answer::Yes,
+        (GrantKind::Suspend, MigrationStatus::Running) if destination => Answer::Yes,
+        _ => Answer::No("the migration is not where this may be done"),
+    }
+}
+
+/// Decides by a debt, for a migration that is closed.
+fn by_debt(debt: Option<&Debt>, host: &HostName, request: &GrantRequest) -> Answer {
+    match (debt, request.kind) {
+        (Some(debt), GrantKind::RollbackDestination) if debt.host == *host && debt.side == Side::Destination => Answer::Yes,
+        (Some(debt), GrantKind::CleanSource) if debt.host == *host && debt.side == Side::Source => Answer::Yes,
+        _ => Answer::No("there is no such debt"),
+    }
+}
+
+impl Conductor {
+    /// Answers an agent that is about to do what cannot be taken back.
+    pub(crate) async fn grant(self: &Arc<Self>, host: &HostName, request: GrantRequest, reply_to: Option<&ReplyTo>) -> Done {
+        match self.decide_grant(host, &request).await {
+            Ok(answer) => {
+                match &answer {
+                    Ok(_) => info!(migration.id = %request.migration, host = %host, kind = ?request.kind, "granted"),
+                    Err(fault) => {
+                        info!(migration.id = %request.migration, host = %host, kind = ?request.kind, error = %fault, "not granted");
+                    }
+                }
+                self.bus.reply(reply_to, answer).await;
+                Done::Yes
+            }
+            Err(error) => {
+                // Not put back: the agent asks again, and an answer to an old question would find nobody.
+                debug!(error = %error, "grant not decided");
+                self.bus.reply::<()>(reply_to, Err(Fault::unexpected(error))).await;
+                Done::Yes
+            }
+        }
+    }
+
+    async fn decide_grant(&self, host: &HostName, request: &GrantRequest) -> Result<Result<Granted, Fault>, StoreError> {
+        let mut conn = self.store.connection().await?;
+        let no = |why: &str| {
+            Fault::migration_error(format_args!(
+                "{:?} not granted to {host} for migration {}: {why}",
+                request.kind, request.migration
+            ))
+        };
+        if let Authority::Debt { id } = request.authority {
+            let debt = debts::get_open(&mut conn, id).await?.filter(|debt| debt.migration == request.migration);
+            return Ok(match by_debt(debt.as_ref(), host, request) {
+                Answer::Yes | Answer::After(_) => Ok(Granted { revision: drover_common::ids::Revision(0), abort_requested: false }),
+                Answer::No(why) => Err(no(why)),
+            });
+        }
+        // A drive may write the row between our reading and our edge; then it is read once more.
+        for _ in 0..3 {
+            let Some(row) = migrations::get(&mut conn, request.migration).await? else {
+                return Ok(Err(no("there is no such migration")));
+            };
+            let granted = match by_row(&row, host, request) {
+                Answer::No(why) => return Ok(Err(no(why))),
+                Answer::Yes => Some(row),
+                Answer::After(event) => {
+                    advance(&mut conn, &row, event, |after| {
+                        if event == Event::StartGranted {
+                            after.start_incarnation = Some(request.incarnation);
+                            after.look_again_in = std::time::Duration::from_secs(15);
+                        }
+                    })
+                    .await?
+                }
+            };
+            if let Some(row) = granted {
+                return Ok(Ok(Granted { revision: row.revision, abort_requested: row.abort_requested_by.is_some() }));
+            }
+        }
+        Ok(Err(no("the row changes too often just now; ask again")))
+    }
+}

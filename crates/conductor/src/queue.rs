@@ -1,0 +1,50 @@
+//! The queue: migrations that passed their checks and wait for a slot. They hold nothing; an event that frees a slot takes up the
+//! first ones, which are then checked again from the start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_common::migration::Event;
+use drover_common::telemetry;
+use drover_store::migrations::{Migration, advance, lease};
+use drover_store::{StoreError, commit};
+use tracing::warn;
+
+use crate::Conductor;
+use crate::drive::Step;
+
+/// When a queued row is looked at although no slot got free: the net below the events.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+impl Conductor {
+    /// Starts a queued migration again from its checks, if its turn has come.
+    pub(crate) async fn try_leave_queue(&self, row: &Migration) -> Result<Step, StoreError> {
+        let mut tx = self.store.begin().await?;
+        let turn = lease::may_leave_queue(&mut tx, &self.settings.limits).await?;
+        if !turn.contains(&row.id) {
+            return Ok(Step::Wait(row.waiting_for.clone().unwrap_or_else(|| "a free slot".to_owned()), LOOK_AGAIN));
+        }
+        let step = Step::written(advance(&mut tx, row, Event::SlotFreed, |_| ()).await?);
+        commit(tx).await?;
+        Ok(step)
+    }
+
+    /// A slot got free: wakes those whose turn it is.
+    pub(crate) fn slot_freed(self: &Arc<Self>) {
+        let conductor = Arc::clone(self);
+        self.life.spawn(async move {
+            let turn = async {
+                let mut conn = conductor.store.connection().await?;
+                lease::may_leave_queue(&mut conn, &conductor.settings.limits).await
+            };
+            match turn.await {
+                Ok(ids) => {
+                    for id in ids {
+                        conductor.start_drive(id, None).await;
+                    }
+                }
+                Err(error) => warn!(error = telemetry::chain(&error), "queue not looked at; the sweep does it"),
+            }
+        });
+    }
+}

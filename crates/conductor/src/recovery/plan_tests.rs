@@ -1,0 +1,170 @@
+//! The decision, row by row of the table, and then against a model of the world.
+
+use drover_common::ids::{Attempt, Incarnation, MigrationId};
+use drover_common::migration::MigrationStatus;
+use drover_common::rpc::latest::{CallState, GuestFacts, GuestState, HostFacts, JobKind, Marker};
+
+use super::*;
+
+#[path = "plan_model.rs"]
+mod model;
+
+const ID: MigrationId = MigrationId(7);
+const ATTEMPT: Attempt = Attempt(1);
+
+fn life() -> Incarnation {
+    Incarnation(uuid::Uuid::from_u128(1))
+}
+
+fn view(status: MigrationStatus) -> View {
+    View {
+        id: ID,
+        status,
+        attempt: ATTEMPT,
+        pre_done: true,
+        casts: 1,
+        start_granted: status.may_have_job().then(life),
+        abort_requested: false,
+        force_complete_requested: false,
+        retries: 0,
+    }
+}
+
+fn seen(state: Option<GuestState>) -> Known {
+    let marker = Some(Marker { migration: ID, attempt: ATTEMPT });
+    Known::Seen(HostFacts {
+        incarnation: life(),
+        guest: state.map(|state| GuestFacts { state, persistent: true, marker }),
+        job: None,
+        call: CallState::Ended { error: Some("it broke".to_owned()) },
+    })
+}
+
+fn facts(source: Known, destination: Known) -> Facts {
+    Facts { source, destination, ordered: true }
+}
+
+fn unknown() -> Known {
+    Known::Unknown("no answer".to_owned())
+}
+
+fn without_marker(known: Known) -> Known {
+    let Known::Seen(mut facts) = known else { return known };
+    if let Some(guest) = &mut facts.guest {
+        guest.marker = None;
+    }
+    Known::Seen(facts)
+}
+
+/// The table of design.md 3, for a migration that runs.
+#[test]
+fn each_row_of_the_verdict_table() {
+    use GuestState::{Paused, PausedMigration, Running, RunningPostCopy, ShutOff};
+    let (running, paused, waits, off) = (seen(Some(Running)), seen(Some(Paused)), seen(Some(PausedMigration)), seen(Some(ShutOff)));
+    let (absent, post_copy) = (seen(None), seen(Some(RunningPostCopy)));
+    let foreign_off = without_marker(off.clone());
+    let failed = Next::RollBack { ending: Ending::Failed, why: "it broke".to_owned() };
+    let table = [
+        (&running, &absent, failed.clone()),
+        (&running, &foreign_off, failed.clone()),
+        (&running, &waits, failed.clone()),
+        (&running, &unknown(), failed.clone()),
+        (&paused, &absent, failed.clone()),
+        (&absent, &running, Next::SwitchOver),
+        (&off, &running, Next::SwitchOver),
+        (&absent, &paused, Next::SwitchOver),
+        (&waits, &running, Next::SwitchOver),
+        (&Known::Gone, &running, Next::SwitchOver),
+        (&waits, &absent, failed.clone()),
+        (&waits, &waits, failed.clone()),
+        (&waits, &Known::Gone, failed.clone()),
+        (&running, &running, Next::Conflict { suspend: true }),
+        (&running, &paused, Next::Conflict { suspend: false }),
+        (&absent, &absent, Next::GuestLost),
+        (&absent, &foreign_off, Next::GuestLost),
+        (&Known::Gone, &absent, Next::GuestLost),
+        (&Known::Gone, &waits, Next::GuestLost),
+        (&absent, &off, Next::SwitchOver),
+        (&off, &absent, failed.clone()),
+    ];
+    for (source, destination, expected) in table {
+        let next = plan(&view(MigrationStatus::Running), &facts(source.clone(), destination.clone()));
+        assert_eq!(next, expected, "source {source:?}, destination {destination:?}");
+    }
+    for (source, destination) in
+        [(&waits, &unknown()), (&absent, &unknown()), (&unknown(), &running), (&post_copy, &running), (&waits, &post_copy)]
+    {
+        let next = plan(&view(MigrationStatus::Running), &facts(source.clone(), destination.clone()));
+        assert!(matches!(next, Next::Wait { .. }), "source {source:?}, destination {destination:?}: {next:?}");
+    }
+    for (source, destination) in [(&absent, &waits), (&off, &waits), (&waits, &off)] {
+        let next = plan(&view(MigrationStatus::Running), &facts(source.clone(), destination.clone()));
+        assert!(matches!(next, Next::Undecidable(_)), "source {source:?}, destination {destination:?}: {next:?}");
+    }
+}
+
+#[test]
+fn neither_and_both_are_asked_for_in_order_before_they_count() {
+    let running = seen(Some(GuestState::Running));
+    for (source, destination) in [(running.clone(), running), (seen(None), seen(None))] {
+        let unordered = Facts { source, destination, ordered: false };
+        assert_eq!(plan(&view(MigrationStatus::Running), &unordered), Next::Ask { destination: true, ordered: true });
+    }
+}
+
+#[test]
+fn a_job_under_way_on_either_host_is_waited_for() {
+    let with_job = |job| {
+        let Known::Seen(facts) = seen(Some(GuestState::PausedMigration)) else { unreachable!() };
+        Known::Seen(HostFacts { job: Some(job), call: CallState::Unseen, ..facts })
+    };
+    let out = facts(with_job(JobKind::MigrationOut), seen(None));
+    assert!(matches!(plan(&view(MigrationStatus::Running), &out), Next::Wait { nudge: None, .. }));
+    let inward = facts(seen(Some(GuestState::PausedMigration)), with_job(JobKind::MigrationIn));
+    assert!(matches!(plan(&view(MigrationStatus::Running), &inward), Next::Wait { .. }));
+    let aborted = View { abort_requested: true, ..view(MigrationStatus::Running) };
+    assert!(matches!(plan(&aborted, &out), Next::Wait { nudge: Some(Nudge::Abort), .. }));
+}
+
+#[test]
+fn an_aborted_job_ends_cancelled_and_a_restarted_agent_is_a_reason_to_try_again() {
+    let stayed = facts(seen(Some(GuestState::Running)), seen(None));
+    let aborted = View { abort_requested: true, ..view(MigrationStatus::Running) };
+    assert!(matches!(plan(&aborted, &stayed), Next::RollBack { ending: Ending::Cancelled, .. }));
+    let Known::Seen(source) = seen(Some(GuestState::Running)) else { unreachable!() };
+    let newer = HostFacts { incarnation: Incarnation(uuid::Uuid::from_u128(2)), call: CallState::Unseen, ..source };
+    let restarted = facts(Known::Seen(newer), seen(None));
+    assert!(matches!(plan(&view(MigrationStatus::Running), &restarted), Next::RollBack { ending: Ending::Retry, .. }));
+    let often = View { retries: RETRIES_MAX, ..view(MigrationStatus::Running) };
+    assert!(matches!(plan(&often, &restarted), Next::RollBack { ending: Ending::Failed, .. }));
+}
+
+#[test]
+fn before_the_grant_going_back_needs_nobodys_word() {
+    let preparing = view(MigrationStatus::Preparing);
+    assert_eq!(plan(&View { pre_done: false, ..preparing }, &Facts::NONE), Next::PreLiveMigration);
+    assert_eq!(plan(&View { casts: 0, ..preparing }, &Facts::NONE), Next::Cast);
+    assert_eq!(plan(&preparing, &Facts::NONE), Next::Ask { destination: false, ordered: false });
+    let silent = facts(unknown(), Known::NotAsked);
+    assert_eq!(plan(&preparing, &silent), Next::Cast);
+    assert!(matches!(plan(&View { casts: 4, ..preparing }, &silent), Next::RollBack { ending: Ending::Failed, .. }));
+    assert!(matches!(
+        plan(&View { abort_requested: true, ..preparing }, &silent),
+        Next::RollBack { ending: Ending::Cancelled, .. }
+    ));
+    let back = View { start_granted: None, ..view(MigrationStatus::RollingBack) };
+    let unanswered = facts(unknown(), unknown());
+    assert_eq!(plan(&back, &unanswered), Next::FinishRollBack { source: None, destination_answers: false });
+}
+
+#[test]
+fn a_roll_back_destroys_the_waiting_copy_before_it_resumes_the_source() {
+    let back = View { start_granted: Some(life()), ..view(MigrationStatus::RollingBack) };
+    let (waits, absent, running) = (seen(Some(GuestState::PausedMigration)), seen(None), seen(Some(GuestState::Running)));
+    assert_eq!(plan(&back, &facts(waits.clone(), waits.clone())), Next::DestroyDestination);
+    assert_eq!(plan(&back, &facts(waits, absent.clone())), Next::ResumeSource);
+    let done = Next::FinishRollBack { source: Some(GuestState::Running), destination_answers: true };
+    assert_eq!(plan(&back, &facts(running.clone(), absent)), done);
+    let owing = Next::FinishRollBack { source: Some(GuestState::Running), destination_answers: false };
+    assert_eq!(plan(&back, &facts(running, unknown())), owing);
+}

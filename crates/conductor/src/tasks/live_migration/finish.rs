@@ -1,0 +1,124 @@
+//! After the switch-over: the guest lives on the destination; both hosts finish, the books follow. From here only forward.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use drover_common::fault::{Fault, FaultClass};
+use drover_common::migration::Event;
+use drover_common::rpc::latest::{Authority, CleanUp, DomainReport, ToCompute};
+use drover_common::server::PowerState;
+use drover_store::actions::names;
+use drover_store::debts::Side;
+use drover_store::findings::{FindingKind, raise};
+use drover_store::migrations::{Migration, advance};
+use drover_store::{StoreError, commit};
+use tracing::{info, warn};
+
+use super::closing::{Debt, Outcome, Settle};
+use super::prechecks::CheckEvent;
+use super::start::{is_unreachable, with_data};
+use crate::Conductor;
+use crate::drive::Step;
+
+/// When a destination that has the guest but does not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+impl Conductor {
+    /// The facts say: the guest is on the destination.
+    pub(crate) async fn switch_over(self: &Arc<Self>, row: &Migration) -> Result<Step, StoreError> {
+        let mut conn = self.store.connection().await?;
+        let result = row.job_result.clone();
+        let after = advance(&mut conn, row, Event::SwitchedOver, |after| after.job_result = result).await?;
+        Ok(Step::written(after))
+    }
+
+    /// `post_live_migration_at_destination` and the source's clean-up, side by side; then the books, in one transaction.
+    pub(crate) async fn finish_post(self: &Arc<Self>, row: &Migration) -> Result<Step, StoreError> {
+        let Some((with_data, destination)) = with_data(row) else {
+            return Ok(Step::Wait("an operator: the row lacks what both hosts agreed on".to_owned(), ASK_AGAIN));
+        };
+        let began = Instant::now();
+        let within = self.settings.rpc_response_timeout;
+        let request = Some(&row.request_id);
+        let take_over = ToCompute::PostLiveMigrationAtDestination(with_data.clone());
+        let clean_up = ToCompute::PostLiveMigration(CleanUp {
+            migration: row.id,
+            left_by: row.attempt,
+            server: row.server,
+            authority: Authority::Migration { attempt: row.attempt },
+            data: with_data.data.clone(),
+        });
+        let (taken_over, cleaned_up) = tokio::join!(
+            self.agents.call::<DomainReport>(&destination, take_over, request, within),
+            self.agents.call::<()>(&row.source, clean_up, request, within),
+        );
+        let power_state = match &taken_over {
+            Ok(domain) => domain.state.power_state(),
+            // It was seen there after the move: it has gone off since, and with it a transient domain.
+            Err(fault) if fault.class == FaultClass::InstanceNotFound => PowerState::Shutdown,
+            Err(fault) => {
+                warn!(error = %fault, destination = %destination, "the destination has not taken over yet");
+                return Ok(Step::Wait(format!("the destination to take over: {fault}"), ASK_AGAIN));
+            }
+        };
+        let mut outcome = Outcome::of(Event::Finished);
+        outcome.events.push(CheckEvent {
+            name: names::POST_AT_DESTINATION,
+            host: destination.clone(),
+            lasted: began.elapsed(),
+            fault: taken_over.err(),
+        });
+        outcome.settle = Some(Settle { host: destination, node: row.dest_node.clone().unwrap_or_default(), power_state });
+        if let Err(fault) = cleaned_up {
+            warn!(error = %fault, source = %row.source, "the source still has to clean up: a debt");
+            outcome.debts.push(Debt { host: row.source.clone(), side: Side::Source, left_by: row.attempt, why: fault.message });
+        }
+        info!(destination = %with_data.data.destination.host, "the guest is on the destination");
+        self.close(row, outcome, |_| ()).await
+    }
+
+    /// The guest is on neither host: the books say so, and nobody starts it again.
+    pub(crate) async fn guest_lost(self: &Arc<Self>, row: &Migration) -> Result<Step, StoreError> {
+        let destination = row.destination.clone().unwrap_or_else(|| row.source.clone());
+        let mut outcome = Outcome::of(Event::GuestLost);
+        outcome.fault = Some(Fault::instance_lost(row.server, &row.source, &destination));
+        outcome.lost = true;
+        self.close(row, outcome, |_| ()).await
+    }
+
+    /// Both hosts run the guest. The destination's copy is stopped, since its finish was never confirmed; neither is destroyed.
+    pub(crate) async fn conflict(self: &Arc<Self>, row: &Migration, suspend: bool) -> Result<Step, StoreError> {
+        let Some(destination) = row.destination.clone() else {
+            return Ok(Step::Changed);
+        };
+        let details = format!(
+            "both {} and {destination} have an active copy of the guest after migration {}; the one on {destination} is stopped. \
+             Look at both, then choose with `drover server keep`.",
+            row.source, row.id
+        );
+        let mut tx = self.store.begin().await?;
+        if raise(&mut tx, FindingKind::OwnershipConflict, row.server, &destination, &details).await? {
+            warn!(destination = %destination, "ownership conflict: {details}");
+        }
+        commit(tx).await?;
+        if suspend {
+            let message = ToCompute::SuspendGuest(super::start::of_attempt(row));
+            let stopped =
+                self.agents.call::<()>(&destination, message, Some(&row.request_id), self.settings.rpc_response_timeout).await;
+            if let Err(fault) = stopped {
+                warn!(error = %fault, destination = %destination, unreachable = is_unreachable(&fault), "copy not stopped; tried again");
+            }
+        }
+        Ok(Step::Wait(format!("an operator: {details}"), ASK_AGAIN))
+    }
+
+    /// Nobody can tell where the guest is whole.
+    pub(crate) async fn undecidable(self: &Arc<Self>, row: &Migration, why: &str) -> Result<Step, StoreError> {
+        let mut conn = self.store.connection().await?;
+        let host = row.destination.as_ref().unwrap_or(&row.source);
+        if raise(&mut conn, FindingKind::Undecidable, row.server, host, why).await? {
+            warn!(why, "undecidable");
+        }
+        Ok(Step::Wait(format!("it to become clear, or an operator: {why}"), ASK_AGAIN))
+    }
+}

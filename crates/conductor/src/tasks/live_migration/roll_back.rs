@@ -1,0 +1,193 @@
+//! Going back: nothing new may start, the destination removes what this attempt left, the source's guest goes on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use drover_common::fault::{Fault, FaultClass};
+use drover_common::ids::Attempt;
+use drover_common::migration::{Event, MigrationStatus};
+use drover_common::rpc::latest::{Authority, CleanUp, GuestState, ToCompute};
+use drover_store::actions::names;
+use drover_store::debts::{self, Side};
+use drover_store::migrations::{Ending, Migration, Refusal, advance};
+use drover_store::{StoreError, actions, claims, commit};
+use tracing::{info, warn};
+
+use super::closing::{Debt, Outcome, Settle};
+use super::prechecks::CheckEvent;
+use super::start::{is_unreachable, of_attempt};
+use crate::Conductor;
+use crate::drive::Step;
+
+/// When something that did not work is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+impl Conductor {
+    /// The decision to go back: the attempt's number is taken from it, so that no grant of it holds any more.
+    pub(crate) async fn begin_roll_back(self: &Arc<Self>, row: &Migration, ending: Ending, why: &str) -> Result<Step, StoreError> {
+        let fault = match ending {
+            Ending::Cancelled => Fault::aborted(row.abort_requested_by.as_deref().unwrap_or("request")),
+            Ending::Failed | Ending::Retry => Fault::migration_error(why),
+        };
+        self.begin_roll_back_for(row, ending, fault).await
+    }
+
+    /// The same, for a fault that is there already.
+    pub(crate) async fn begin_roll_back_for(
+        self: &Arc<Self>,
+        row: &Migration,
+        ending: Ending,
+        fault: Fault,
+    ) -> Result<Step, StoreError> {
+        info!(ending = %ending, error = %fault, "rolling back");
+        let mut conn = self.store.connection().await?;
+        let result = row.job_result.clone();
+        let after = advance(&mut conn, row, Event::RollBack, |after| {
+            after.attempt.0 += 1;
+            after.ending = Some(ending);
+            after.fault = Some(fault.for_caller());
+            after.job_result = result;
+        });
+        Ok(Step::written(after.await?))
+    }
+
+    /// Cleans the destination, or leaves that as a debt, and closes (or tries again). The source holds the guest.
+    pub(crate) async fn finish_roll_back(
+        self: &Arc<Self>,
+        row: &Migration,
+        source: Option<GuestState>,
+        destination_answers: bool,
+    ) -> Result<Step, StoreError> {
+        let began = Instant::now();
+        let cleaned = if destination_answers { self.rollback_at_destination(row).await } else { Err(unanswered(row)) };
+        let ending = row.ending.unwrap_or(Ending::Failed);
+        let mut outcome = Outcome::of(match ending {
+            Ending::Retry => Event::Retried,
+            Ending::Failed => Event::RolledBackFailed,
+            Ending::Cancelled => Event::RolledBackCancelled,
+        });
+        if let (Some(destination), true) = (&row.destination, destination_answers) {
+            let (name, host) = (names::ROLLBACK_AT_DESTINATION, destination.clone());
+            outcome.events.push(CheckEvent { name, host, lasted: began.elapsed(), fault: cleaned.as_ref().err().cloned() });
+        }
+        if let (Err(fault), Some(destination)) = (&cleaned, &row.destination) {
+            warn!(error = %fault, destination = %destination, "the destination still has to clean up: a debt");
+            let why = fault.message.clone();
+            outcome.debts.push(Debt { host: destination.clone(), side: Side::Destination, left_by: left_by(row), why });
+        }
+        if ending == Ending::Retry {
+            return self.try_again(row, outcome).await;
+        }
+        outcome.fault.clone_from(&row.fault);
+        outcome.settle = source.map(|state| Settle {
+            host: row.source.clone(),
+            node: row.source_node.clone().unwrap_or_default(),
+            power_state: state.power_state(),
+        });
+        self.close(row, outcome, |_| ()).await
+    }
+
+    /// Back to the checks, without this destination.
+    async fn try_again(self: &Arc<Self>, row: &Migration, outcome: Outcome) -> Result<Step, StoreError> {
+        let mut tx = self.store.begin().await?;
+        self.record_checks(&mut tx, row, &outcome.events).await?;
+        self.record_debts(&mut tx, row, &outcome.debts).await?;
+        actions::close_events(&mut tx, row.action, row.fault.as_ref()).await?;
+        claims::release(&mut tx, row.id).await?;
+        let after = advance(&mut tx, row, Event::Retried, |after| {
+            let fault = after.fault.take().unwrap_or_else(|| Fault::unexpected("rolled back"));
+            after.refusals.extend(after.destination.take().map(|host| Refusal { host, fault }));
+            after.dest_node = None;
+            after.data = None;
+            after.ending = None;
+            after.job_result = None;
+            after.start_incarnation = None;
+            after.retries += 1;
+        });
+        let after = after.await?;
+        commit(tx).await?;
+        Ok(Step::written(after))
+    }
+
+    /// Removes the destination's copy that waits for its state; only then may the source's go on.
+    pub(crate) async fn destroy_destination(self: &Arc<Self>, row: &Migration) -> Result<Step, StoreError> {
+        match self.rollback_at_destination(row).await {
+            Ok(()) => Ok(Step::Facts(crate::recovery::plan::Facts::NONE)),
+            Err(fault) => Ok(Step::Wait(format!("the destination to remove its copy: {fault}"), TRY_AGAIN)),
+        }
+    }
+
+    /// Lets the source's guest go on.
+    pub(crate) async fn resume_source(self: &Arc<Self>, row: &Migration) -> Result<Step, StoreError> {
+        let message = ToCompute::ResumeGuest(of_attempt(row));
+        let resumed = self.agents.call::<()>(&row.source, message, Some(&row.request_id), self.settings.rpc_response_timeout).await;
+        match resumed {
+            Ok(()) => {
+                info!(source = %row.source, "the source's guest goes on");
+                Ok(Step::Facts(crate::recovery::plan::Facts::NONE))
+            }
+            Err(fault) => Ok(Step::Wait(format!("the source to resume the guest: {fault}"), TRY_AGAIN)),
+        }
+    }
+
+    async fn rollback_at_destination(&self, row: &Migration) -> Result<(), Fault> {
+        let (Some(destination), Some(data)) = (&row.destination, &row.data) else {
+            return Ok(());
+        };
+        let message = ToCompute::RollbackLiveMigrationAtDestination(CleanUp {
+            migration: row.id,
+            left_by: left_by(row),
+            server: row.server,
+            authority: Authority::Migration { attempt: row.attempt },
+            data: data.clone(),
+        });
+        self.agents.call::<()>(destination, message, Some(&row.request_id), self.settings.rpc_response_timeout).await
+    }
+
+    /// Pays one debt, now that its host answers. Returns whether it is paid.
+    pub(crate) async fn pay(&self, debt: &debts::Debt) -> Result<bool, StoreError> {
+        let clean_up = CleanUp {
+            migration: debt.migration,
+            left_by: debt.left_by,
+            server: debt.server,
+            authority: Authority::Debt { id: debt.id },
+            data: debt.data.clone(),
+        };
+        let message = match debt.side {
+            Side::Destination => ToCompute::RollbackLiveMigrationAtDestination(clean_up),
+            Side::Source => ToCompute::PostLiveMigration(clean_up),
+        };
+        let paid = self.agents.call::<()>(&debt.host, message, None, self.settings.rpc_response_timeout).await;
+        let mut conn = self.store.connection().await?;
+        match paid {
+            Ok(()) => {
+                info!(host = %debt.host, migration.id = %debt.migration, "debt paid: cleaned up");
+                debts::paid(&mut conn, debt.id).await?;
+                Ok(true)
+            }
+            Err(fault) => {
+                if !is_unreachable(&fault) {
+                    warn!(host = %debt.host, migration.id = %debt.migration, error = %fault, "debt not paid");
+                }
+                debts::failed(&mut conn, debt.id, &fault.message).await?;
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// The attempt whose traces are removed: the one before the decision to go back.
+fn left_by(row: &Migration) -> Attempt {
+    debug_assert_eq!(row.status, MigrationStatus::RollingBack);
+    Attempt(row.attempt.0 - 1)
+}
+
+fn unanswered(row: &Migration) -> Fault {
+    row.destination.as_ref().map_or_else(
+        || Fault::unexpected("no destination"),
+        |host| Fault {
+            class: FaultClass::ComputeServiceUnavailable,
+            ..Fault::compute_service_unavailable(host, "It was not asked.")
+        },
+    )
+}

@@ -1,0 +1,3 @@
+//! What the conductor does for each kind of move.
+
+pub(crate) mod live_migration;
