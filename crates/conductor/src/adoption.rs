@@ -94,3 +94,102 @@ pub(crate) fn gone(observer: Observer<'_>, known: Option<&Server>, open: Option<
         open.is_none() && server.deleted_at.is_none() && server.host == *observer.host && !is_stale(observer, server)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use drover_common::ids::{HostName, Incarnation};
+    use drover_common::migration::MigrationStatus;
+
+    use super::*;
+    use crate::testing::{domain, migration, server};
+
+    fn from<'a>(host: &'a HostName, life: Incarnation, sequence: i64) -> Observer<'a> {
+        Observer { host, node: "node", incarnation: life, sequence }
+    }
+
+    fn hosts() -> (HostName, HostName) {
+        (HostName::new("h1").unwrap(), HostName::new("h2").unwrap())
+    }
+
+    #[test]
+    fn a_new_domain_becomes_a_server_unless_it_is_arriving() {
+        let (h1, _) = hosts();
+        let observer = from(&h1, Incarnation::random(), 1);
+        for (state, vm_state) in [
+            (GuestState::Running, VmState::Active),
+            (GuestState::Paused, VmState::Paused),
+            (GuestState::ShutOff, VmState::Stopped),
+            (GuestState::Crashed, VmState::Stopped),
+        ] {
+            assert_eq!(reported(observer, None, None, &domain(state)), Decision::Adopt { vm_state }, "{state}");
+        }
+        let arriving = DomainReport { job: Some(JobKind::MigrationIn), ..domain(GuestState::PausedMigration) };
+        assert_eq!(reported(observer, None, None, &arriving), Decision::Ignore);
+    }
+
+    #[test]
+    fn an_open_migration_decides_by_itself() {
+        let (h1, h2) = hosts();
+        let (known, open) = (server("h1"), migration(MigrationStatus::Running, "h1", Some("h2")));
+        for host in [&h1, &h2] {
+            let observer = from(host, Incarnation::random(), 9);
+            assert_eq!(reported(observer, Some(&known), Some(&open), &domain(GuestState::Running)), Decision::Ignore);
+            assert!(!gone(observer, Some(&known), Some(&open)));
+        }
+    }
+
+    #[test]
+    fn the_recorded_hosts_word_counts_and_older_words_do_not() {
+        let (h1, _) = hosts();
+        let known = server("h1");
+        let (life, sequence) = known.observed;
+        let off = domain(GuestState::ShutOff);
+        let newer = reported(from(&h1, life, sequence + 1), Some(&known), None, &off);
+        assert_eq!(newer, Decision::Adopt { vm_state: VmState::Stopped });
+        assert_eq!(reported(from(&h1, life, sequence), Some(&known), None, &off), Decision::Ignore);
+        assert!(gone(from(&h1, life, sequence + 1), Some(&known), None));
+        assert!(!gone(from(&h1, life, sequence), Some(&known), None));
+        let next_life = reported(from(&h1, Incarnation::random(), 1), Some(&known), None, &off);
+        assert_eq!(next_life, Decision::Adopt { vm_state: VmState::Stopped });
+    }
+
+    #[test]
+    fn another_hosts_copy_is_a_conflict_or_a_leftover_until_the_recorded_one_is_gone() {
+        let (_, h2) = hosts();
+        let mut known = server("h1");
+        let observer = from(&h2, Incarnation::random(), 1);
+        let kind = |decision| match decision {
+            Decision::Finding { kind, .. } => Some(kind),
+            _ => None,
+        };
+        let active = reported(observer, Some(&known), None, &domain(GuestState::Running));
+        assert_eq!(kind(active), Some(FindingKind::OwnershipConflict));
+        let inactive = reported(observer, Some(&known), None, &domain(GuestState::ShutOff));
+        assert_eq!(kind(inactive), Some(FindingKind::Leftover));
+        assert!(!gone(observer, Some(&known), None), "not this host's to say");
+        known.deleted_at = Some(known.created_at);
+        let moved_by_hand = reported(observer, Some(&known), None, &domain(GuestState::Running));
+        assert_eq!(moved_by_hand, Decision::Adopt { vm_state: VmState::Active });
+    }
+
+    #[test]
+    fn a_job_that_nobody_asked_for_is_a_finding_and_a_stop_in_it_no_pause() {
+        let (h1, _) = hosts();
+        let known = server("h1");
+        let observer = from(&h1, Incarnation::random(), 1);
+        let leaving = DomainReport { job: Some(JobKind::MigrationOut), ..domain(GuestState::Running) };
+        let decision = reported(observer, Some(&known), None, &leaving);
+        assert!(matches!(decision, Decision::Finding { kind: FindingKind::ForeignJob, .. }), "{decision:?}");
+        let stands = reported(observer, Some(&known), None, &domain(GuestState::PausedMigration));
+        assert_eq!(stands, Decision::Adopt { vm_state: VmState::Active });
+    }
+
+    #[test]
+    fn error_stays_while_the_guest_is_off_and_goes_when_it_runs() {
+        let (h1, _) = hosts();
+        let known = Server { vm_state: VmState::Error, ..server("h1") };
+        let decide = |state| reported(from(&h1, Incarnation::random(), 1), Some(&known), None, &domain(state));
+        assert_eq!(decide(GuestState::ShutOff), Decision::Adopt { vm_state: VmState::Error });
+        assert_eq!(decide(GuestState::Running), Decision::Adopt { vm_state: VmState::Active });
+    }
+}

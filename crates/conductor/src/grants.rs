@@ -127,3 +127,68 @@ impl Conductor {
         Ok(Err(no("the row changes too often just now; ask again")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use drover_common::ids::{Attempt, Incarnation, MigrationId};
+
+    use super::*;
+    use crate::testing::migration;
+
+    fn host(name: &str) -> HostName {
+        HostName::new(name).unwrap()
+    }
+
+    fn request(kind: GrantKind, attempt: i32, life: Incarnation) -> GrantRequest {
+        let authority = Authority::Migration { attempt: Attempt(attempt) };
+        GrantRequest { migration: MigrationId(1), authority, kind, incarnation: life }
+    }
+
+    /// For each status: which host is granted what.
+    #[test]
+    fn a_grant_is_given_in_one_status_to_one_host_only() {
+        use GrantKind::{CleanSource, PostCopy, Resume, RollbackDestination, Start, Suspend};
+        use MigrationStatus::{PostMigrating, Preparing, RollingBack, Running, RunningPostCopy};
+        let given = [
+            (Start, Preparing, "h1"),
+            (PostCopy, Running, "h1"),
+            (PostCopy, RunningPostCopy, "h1"),
+            (Resume, RollingBack, "h1"),
+            (CleanSource, PostMigrating, "h1"),
+            (RollbackDestination, RollingBack, "h2"),
+            (Suspend, Running, "h2"),
+        ];
+        for kind in [Start, PostCopy, Resume, RollbackDestination, Suspend, CleanSource] {
+            for &status in MigrationStatus::ALL {
+                for name in ["h1", "h2", "h3"] {
+                    let row = migration(status, "h1", Some("h2"));
+                    let answer = by_row(&row, &host(name), &request(kind, row.attempt.0, Incarnation::random()));
+                    let expected = given.contains(&(kind, status, name));
+                    assert_eq!(!matches!(answer, Answer::No(_)), expected, "{kind:?} {status} {name}: {answer:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_of_another_attempt_or_after_an_abort_starts_nothing() {
+        let life = Incarnation::random();
+        let mut row = migration(MigrationStatus::Preparing, "h1", Some("h2"));
+        let start = |row: &Migration, attempt| by_row(row, &host("h1"), &request(GrantKind::Start, attempt, life));
+        assert_eq!(start(&row, row.attempt.0), Answer::After(Event::StartGranted));
+        assert!(matches!(start(&row, row.attempt.0 - 1), Answer::No(_)));
+        assert!(matches!(start(&row, row.attempt.0 + 1), Answer::No(_)));
+        row.abort_requested_by = Some("admin".to_owned());
+        assert!(matches!(start(&row, row.attempt.0), Answer::No(_)));
+    }
+
+    #[test]
+    fn a_lost_answer_is_given_again_to_the_same_life_and_to_no_other() {
+        let life = Incarnation::random();
+        let mut row = migration(MigrationStatus::Running, "h1", Some("h2"));
+        row.start_incarnation = Some(life);
+        let start = |life| by_row(&row, &host("h1"), &request(GrantKind::Start, row.attempt.0, life));
+        assert_eq!(start(life), Answer::Yes);
+        assert!(matches!(start(Incarnation::random()), Answer::No(_)));
+    }
+}

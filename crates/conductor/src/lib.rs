@@ -32,6 +32,8 @@ pub mod scheduler;
 mod settings;
 mod sweeps;
 mod tasks;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 

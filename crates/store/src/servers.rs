@@ -188,10 +188,7 @@ pub enum Deleted {
 
 /// Servers, newest first.
 pub async fn list(conn: &mut PgConnection, filter: &Filter) -> Result<Vec<Server>, StoreError> {
-    let vm_states: Option<Vec<String>> = filter
-        .vm_states
-        .as_ref()
-        .map(|states| states.iter().map(ToString::to_string).collect());
+    let vm_states: Option<Vec<String>> = filter.vm_states.as_ref().map(|states| states.iter().map(ToString::to_string).collect());
     // Two statements, because the usual one must show PostgreSQL the condition of the partial indexes.
     let rows = if filter.deleted == Deleted::No {
         sqlx::query_as!(

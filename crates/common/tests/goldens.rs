@@ -1,0 +1,270 @@
+//! Every message as it stands on the wire. A change here is a change of the protocol: it needs a line in the CHANGELOG, and either
+//! a default for what an older peer does not send, or another major version.
+
+use drover_common::fault::Fault;
+use drover_common::host::HostInventory;
+use drover_common::ids::{Attempt, HostName, Incarnation, MessageId, MigrationId, RequestId, Revision, ServerId};
+use drover_common::migration::{JobResult, Progress};
+use drover_common::rpc::envelope::{Envelope, MAX_MESSAGE_BYTES, UserContext, decode};
+use drover_common::rpc::latest::*;
+use drover_common::server::Flavor;
+use insta::assert_json_snapshot;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+fn server() -> ServerId {
+    ServerId(Uuid::from_u128(0x1111))
+}
+
+fn life() -> Incarnation {
+    Incarnation(Uuid::from_u128(0x2222))
+}
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).unwrap()
+}
+
+fn of() -> OfAttempt {
+    OfAttempt { migration: MigrationId(7), attempt: Attempt(1), server: server() }
+}
+
+fn envelope<M>(message: M) -> Envelope<M> {
+    Envelope {
+        message_id: MessageId(Uuid::from_u128(0x3333)),
+        request_id: Some(RequestId::from_stored("req-00000000-0000-0000-0000-000000004444".to_owned())),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        context: UserContext { user_id: Some("alice".to_owned()), project_id: Some("blue".to_owned()) },
+        ..Envelope::new(message)
+    }
+}
+
+/// Writes a message as it is sent, and reads it back.
+fn wire<M: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: M) -> serde_json::Value {
+    let envelope = envelope(message);
+    let bytes = serde_json::to_vec(&envelope).unwrap();
+    assert_eq!(decode::<M>(&bytes).unwrap(), envelope);
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn disk() -> GuestDisk {
+    GuestDisk {
+        target: "vda".to_owned(),
+        source: DiskSource::File { path: "/srv/shared/vm.qcow2".to_owned() },
+        read_only: false,
+        format: "qcow2".to_owned(),
+        capacity_bytes: 1 << 30,
+        allocation_bytes: 1 << 20,
+        backing_file: None,
+    }
+}
+
+fn probe() -> StorageProbe {
+    StorageProbe { directory: "/srv/shared".to_owned(), written: Ok(".drover-probe-h1-1".to_owned()) }
+}
+
+fn guest() -> GuestDescription {
+    GuestDescription {
+        name: "instance-1".to_owned(),
+        state: GuestState::Running,
+        persistent: true,
+        xml: "<domain/>".to_owned(),
+        memory_mb: 1024,
+        disks: vec![disk()],
+        probes: vec![probe()],
+    }
+}
+
+fn found() -> DestinationCheck {
+    let directory =
+        DirectoryCheck { directory: "/srv/shared".to_owned(), sees_source: Ok(true), probe: probe(), free_bytes: Some(1 << 40) };
+    DestinationCheck {
+        connect_address: "192.0.2.2".to_owned(),
+        inbound_address_set: true,
+        migration_port_probe: Some(49215),
+        directories: vec![directory],
+        block_devices: vec![BlockDeviceCheck { path: "/dev/sdb".to_owned(), identity: Some("naa.1".to_owned()) }],
+        graphics_listen_addr_vnc: None,
+        graphics_listen_addr_spice: None,
+    }
+}
+
+fn data() -> MigrateData {
+    MigrateData {
+        name: "instance-1".to_owned(),
+        xml: "<domain/>".to_owned(),
+        persistent: true,
+        paused: false,
+        block_migration: false,
+        disks: vec![MigrateDisk { disk: disk(), sharing: Sharing::Shared, copied: false }],
+        destination: DestinationAddresses {
+            host: host("h2"),
+            connect_address: "192.0.2.2".to_owned(),
+            inbound_address_set: true,
+            graphics_listen_addr_vnc: None,
+            graphics_listen_addr_spice: None,
+        },
+    }
+}
+
+fn facts() -> HostFacts {
+    let marker = Some(Marker { migration: MigrationId(7), attempt: Attempt(1) });
+    HostFacts {
+        incarnation: life(),
+        guest: Some(GuestFacts { state: GuestState::PausedMigration, persistent: true, marker }),
+        job: Some(JobKind::MigrationOut),
+        call: CallState::Ended { error: Some("operation aborted".to_owned()) },
+    }
+}
+
+fn domain() -> DomainReport {
+    DomainReport {
+        server: server(),
+        domain_name: "instance-1".to_owned(),
+        display_name: "web".to_owned(),
+        state: GuestState::Running,
+        job: None,
+        persistent: true,
+        marker: None,
+        flavor: Flavor { name: "m1.tiny".to_owned(), vcpus: 1, memory_mb: 512, root_gb: 1, ephemeral_gb: 0, swap_mb: 0 },
+        owner: Some(Owner { project_id: "blue".to_owned(), user_id: "alice".to_owned() }),
+    }
+}
+
+fn domains() -> DomainsReport {
+    DomainsReport { incarnation: life(), sequence: 3, complete: true, domains: vec![domain()], gone: Vec::new() }
+}
+
+fn inventory() -> HostInventory {
+    HostInventory {
+        host_uuid: Uuid::from_u128(0x5555),
+        hypervisor_hostname: "h1".to_owned(),
+        hypervisor_type: "QEMU".to_owned(),
+        hypervisor_version: 10_000_002,
+        libvirt_version: 11_003_000,
+        host_ip: "192.0.2.1".to_owned(),
+        vcpus: 8,
+        memory_mb: 16384,
+        local_gb: 100,
+        free_disk_gb: 80,
+        cpu_info: serde_json::json!({"arch": "x86_64"}),
+    }
+}
+
+fn clean_up(authority: Authority) -> CleanUp {
+    CleanUp { migration: MigrationId(7), left_by: Attempt(1), server: server(), authority, data: data() }
+}
+
+#[test]
+fn messages_to_a_compute_agent() {
+    let (migration, server) = (MigrationId(7), server());
+    let with_data = || WithData { of: of(), data: data() };
+    let messages = [
+        ToCompute::DescribeGuest(AboutGuest { migration, server }),
+        ToCompute::CheckCanLiveMigrateDestination(CheckDestination { migration, server, guest: guest(), source_host: host("h1") }),
+        ToCompute::CheckCanLiveMigrateSource(CheckSource {
+            migration,
+            server,
+            guest: guest(),
+            destination_host: host("h2"),
+            found: found(),
+            block_migration: None,
+            disk_over_commit: Some(false),
+        }),
+        ToCompute::PreLiveMigration(with_data()),
+        ToCompute::LiveMigration(with_data()),
+        ToCompute::LiveMigrationAbort(of()),
+        ToCompute::LiveMigrationForceComplete(of()),
+        ToCompute::GetFacts(of()),
+        ToCompute::PostLiveMigrationAtDestination(with_data()),
+        ToCompute::PostLiveMigration(clean_up(Authority::Migration { attempt: Attempt(1) })),
+        ToCompute::RollbackLiveMigrationAtDestination(clean_up(Authority::Debt { id: 3 })),
+        ToCompute::ResumeGuest(of()),
+        ToCompute::SuspendGuest(of()),
+        ToCompute::ReportDomains,
+    ];
+    for message in messages {
+        let name = message.name();
+        assert_json_snapshot!(format!("to_compute.{name}"), wire(message));
+    }
+}
+
+#[test]
+fn messages_to_a_conductor() {
+    let progress = Progress { elapsed_ms: 1, memory_total: 2, memory_processed: 3, memory_remaining: 4, ..Progress::default() };
+    let grant = GrantRequest {
+        migration: MigrationId(7),
+        authority: Authority::Migration { attempt: Attempt(1) },
+        kind: GrantKind::Start,
+        incarnation: life(),
+    };
+    let report = MigrationReport {
+        migration: MigrationId(7),
+        attempt: Attempt(1),
+        server: server(),
+        revision: Some(Revision(5)),
+        facts: facts(),
+        result: Some(JobResult { total_ms: Some(900), downtime_ms: Some(30), ..JobResult::default() }),
+        not_started: None,
+    };
+    let messages = [
+        ToConductor::MigrateServer(MigrateServer { migration: MigrationId(7), live: true, rebuild: false, flavor: None }),
+        ToConductor::Wake { migration: MigrationId(7) },
+        ToConductor::HostUp(HostUp { incarnation: life(), inventory: inventory(), domains: domains() }),
+        ToConductor::Heartbeat { incarnation: life() },
+        ToConductor::Domains(domains()),
+        ToConductor::Grant(grant),
+        ToConductor::Progress(ProgressReport { of: of(), progress }),
+        ToConductor::Report(report),
+    ];
+    for message in messages {
+        let name = message.name();
+        assert_json_snapshot!(format!("to_conductor.{name}"), wire(message));
+    }
+}
+
+#[test]
+fn messages_to_an_api_process() {
+    assert_json_snapshot!("to_api.migration_moved", wire(ToApi::MigrationMoved { migration: MigrationId(7) }));
+}
+
+#[test]
+fn answers() {
+    assert_json_snapshot!("answer.describe_guest", guest());
+    assert_json_snapshot!("answer.check_can_live_migrate_destination", found());
+    assert_json_snapshot!("answer.check_can_live_migrate_source", data());
+    assert_json_snapshot!("answer.get_facts", facts());
+    assert_json_snapshot!("answer.host_up", HostWelcome { watch: vec![Watch { of: of(), revision: Revision(5) }] });
+    assert_json_snapshot!("answer.grant", Granted { revision: Revision(5), abort_requested: false });
+    assert_json_snapshot!("answer.fault", Fault::precheck("no"));
+}
+
+#[test]
+fn a_newer_minor_version_with_fields_that_we_do_not_know_is_understood() {
+    let mut sent = wire(ToConductor::Wake { migration: MigrationId(7) });
+    sent["version"] = "1.9".into();
+    sent["from_the_future"] = true.into();
+    sent["body"]["also"] = "this".into();
+    let read = decode::<ToConductor>(&serde_json::to_vec(&sent).unwrap()).unwrap();
+    assert_eq!(read.message, ToConductor::Wake { migration: MigrationId(7) });
+}
+
+#[test]
+fn another_major_version_and_an_unknown_kind_of_a_newer_minor_are_refused_by_version() {
+    let mut sent = wire(ToConductor::Wake { migration: MigrationId(7) });
+    sent["version"] = "2.0".into();
+    let refused = decode::<ToConductor>(&serde_json::to_vec(&sent).unwrap()).unwrap_err();
+    assert_eq!(refused, Fault::unsupported_version("2.0", "1.0"));
+    sent["version"] = "1.9".into();
+    sent["kind"] = "teleport".into();
+    let refused = decode::<ToConductor>(&serde_json::to_vec(&sent).unwrap()).unwrap_err();
+    assert_eq!(refused, Fault::unsupported_version("1.9", "1.0"));
+}
+
+#[test]
+fn a_message_that_is_too_long_or_no_message_is_refused() {
+    let long = vec![b' '; MAX_MESSAGE_BYTES + 1];
+    assert!(decode::<ToConductor>(&long).unwrap_err().message.contains("bytes"));
+    assert!(decode::<ToConductor>(b"hello").is_err());
+    assert!(decode::<ToConductor>(b"{}").is_err());
+}

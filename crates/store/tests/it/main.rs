@@ -1,0 +1,9 @@
+//! The store against a real PostgreSQL, races included.
+
+mod claims;
+mod fixture;
+mod hosts;
+mod leases;
+mod migrations;
+mod outbox;
+mod servers;
