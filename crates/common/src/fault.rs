@@ -52,6 +52,8 @@ pub enum FaultClass {
     InstanceLost,
     /// Asked for something that is not built (yet).
     NotImplemented,
+    /// This side has no connection to the message broker: says nothing about anybody else.
+    MessageDeliveryFailure,
     /// Two peers do not speak a common version of the messages.
     UnsupportedVersion,
     /// Anything else: a defect, a lost database, a word from a newer peer.
@@ -76,6 +78,7 @@ names!("exception class", FaultClass {
     ComputeHostNotFound = "ComputeHostNotFound",
     InstanceLost = "InstanceLost",
     NotImplemented = "NotImplemented",
+    MessageDeliveryFailure = "MessageDeliveryFailure",
     UnsupportedVersion = "UnsupportedVersion",
     Unexpected = "Unexpected",
 });
@@ -108,6 +111,7 @@ impl FaultClass {
             | Self::InstanceNotFound
             | Self::InstanceLost
             | Self::NotImplemented
+            | Self::MessageDeliveryFailure
             | Self::UnsupportedVersion
             | Self::Unexpected => false,
         }
@@ -137,6 +141,7 @@ impl FaultClass {
             | Self::InstanceNotFound
             | Self::InstanceLost
             | Self::NotImplemented
+            | Self::MessageDeliveryFailure
             | Self::Unexpected => false,
         }
     }
@@ -161,6 +166,7 @@ impl FaultClass {
             | Self::MigrationPreCheckError
             | Self::MigrationError
             | Self::InstanceLost
+            | Self::MessageDeliveryFailure
             | Self::UnsupportedVersion
             | Self::Unexpected => 500,
         }
@@ -319,6 +325,11 @@ impl Fault {
     /// Asked for something that is not built.
     pub fn not_implemented(what: impl fmt::Display) -> Self {
         Self::new(FaultClass::NotImplemented, format!("Not implemented: {what}"))
+    }
+
+    /// This side has no connection to the message broker.
+    pub fn message_delivery_failure(why: impl fmt::Display) -> Self {
+        Self::new(FaultClass::MessageDeliveryFailure, format!("No connection to the message broker: {why}"))
     }
 
     /// The peer's messages are of a major version that this side does not speak.

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::testing::{domain, migration, server};
 
-    fn from<'a>(host: &'a HostName, life: Incarnation, sequence: i64) -> Observer<'a> {
+    fn from(host: &HostName, life: Incarnation, sequence: i64) -> Observer<'_> {
         Observer { host, node: "node", incarnation: life, sequence }
     }
 

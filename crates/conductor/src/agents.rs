@@ -1,9 +1,14 @@
 //! Calls to compute agents, with every way in which a call can fail told as the fault that it means.
+//!
+//! A host that does not answer is unavailable; a conductor without a broker knows nothing of any host
+//! ([`FaultClass::MessageDeliveryFailure`]), so it refuses nobody and waits.
 
 use std::time::Duration;
 
 use drover_common::bus::{Address, Bus, CallError, SendError};
 use drover_common::fault::Fault;
+#[cfg(doc)]
+use drover_common::fault::FaultClass;
 use drover_common::ids::{HostName, RequestId};
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::ToCompute;
@@ -50,11 +55,10 @@ fn fault_of(host: &HostName, error: CallError) -> Fault {
         CallError::Timeout { within, .. } => {
             Fault::compute_service_unavailable(host, format_args!("Its agent did not answer within {} s.", within.as_secs_f32()))
         }
-        CallError::Send(error @ (SendError::Disconnected | SendError::Refused { .. } | SendError::Unsendable(_))) => {
+        CallError::Send(error @ (SendError::Refused { .. } | SendError::Unsendable(_))) => {
             Fault::compute_service_unavailable(host, format_args!("It could not be asked: {error}."))
         }
-        CallError::Lost(_) => {
-            Fault::compute_service_unavailable(host, "The connection to the message broker broke before it answered.")
-        }
+        CallError::Send(SendError::Disconnected) => Fault::message_delivery_failure(format_args!("{host} could not be asked")),
+        CallError::Lost(_) => Fault::message_delivery_failure(format_args!("it broke before {host} answered")),
     }
 }

@@ -46,18 +46,25 @@ impl Conductor {
         };
         let (mut rows, mut heartbeats, mut own, mut debts) =
             (every(self.settings.sweep_interval), every(HEARTBEAT_BATCH), every(self.settings.report_interval), every(DEBTS));
+        let mut connections = self.bus.connections();
         loop {
             tokio::select! {
                 () = self.life.stop.cancelled() => return,
-                _ = rows.tick() => {
-                    self.sweep_rows().await;
-                    logged("outbox", self.publish_left_over().await);
-                }
+                _ = rows.tick() => self.sweep_rows_and_outbox().await,
+                // The broker is back: whatever waited for it goes on.
+                Ok(()) = connections.changed() => self.sweep_rows_and_outbox().await,
                 _ = heartbeats.tick() => logged("heartbeats", self.write_heartbeats().await),
                 _ = own.tick() => logged("own heartbeat", self.say_that_we_are_here().await),
                 _ = debts.tick() => self.pay_debts(None).await,
             }
         }
+    }
+}
+
+impl Conductor {
+    async fn sweep_rows_and_outbox(self: &Arc<Self>) {
+        self.sweep_rows().await;
+        logged("outbox", self.publish_left_over().await);
     }
 }
 

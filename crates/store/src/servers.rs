@@ -289,18 +289,20 @@ pub async fn flavors(conn: &mut PgConnection, only: Option<&str>) -> Result<Vec<
 }
 
 /// Takes the server for a task if it is free (Nova: `@check_instance_state` and the save with `expected_task_state`).
-/// `false`: it was not, or is not there; nothing was changed.
-pub async fn claim_task_state(conn: &mut PgConnection, id: ServerId, want: TaskState) -> Result<bool, StoreError> {
-    let done = sqlx::query!(
+/// Returns it as it is now; `None`: it was not free, or is not there, and nothing was changed.
+pub async fn claim_task_state(conn: &mut PgConnection, id: ServerId, want: TaskState) -> Result<Option<Server>, StoreError> {
+    let row = sqlx::query_as!(
+        Record,
         "UPDATE servers SET task_state = $2, progress = 0, updated_at = now()
-         WHERE uuid = $1 AND task_state IS NULL AND vm_state IN ('active', 'paused') AND deleted_at IS NULL",
+         WHERE uuid = $1 AND task_state IS NULL AND vm_state IN ('active', 'paused') AND deleted_at IS NULL
+         RETURNING *",
         id.0,
         want.as_str(),
     )
-    .execute(conn)
+    .fetch_optional(conn)
     .await
     .map_err(StoreError::query("servers.claim_task_state"))?;
-    Ok(done.rows_affected() == 1)
+    row.map(Record::read).transpose()
 }
 
 /// Sets the server free where it is, if it is still migrating; `vm_state` stays.

@@ -120,6 +120,18 @@ impl Bench {
         Process::new(self, name)
     }
 
+    /// Stops an additional conductor and forgets it: `up` will not start it again.
+    pub fn remove_conductor(&self, name: &str) -> Result<()> {
+        if drover::SERVICES.contains(&name) {
+            return Err(BenchError::Refused(format!("{name} belongs to every bench; `stop` stops it")));
+        }
+        self.process(name)?.stop()?;
+        self.change(|state| {
+            state.services.retain(|service| service != name);
+            Ok(())
+        })
+    }
+
     /// Sets (or with `None` removes) an environment variable of a process, for its next start and all later ones: the way to
     /// change an option of one process, e.g. `DROVER_LIBVIRT__LIVE_MIGRATION_BANDWIDTH`.
     pub fn set_environment(&self, process: &str, key: &str, value: Option<&str>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `.dev/cluster.json`: where everything is, for tests and tools.
+//! `.dev/cluster.json` (`.dev9/cluster.json` for bench 9): where everything is, for tests and tools.
 
 use std::fs;
 use std::path::PathBuf;
@@ -85,9 +85,18 @@ pub(crate) fn describe(bench: &Bench, state: &State) -> Cluster {
     }
 }
 
-/// Directory in the checkout with `cluster.json` and a link to the state.
+/// Directory in the checkout with `cluster.json` and a link to the state: `.dev`, or `.dev9` for bench 9.
 pub(crate) fn directory(bench: &Bench) -> PathBuf {
-    bench.checkout().join(".dev")
+    let name = match bench.plan().number() {
+        0 => ".dev".to_owned(),
+        number => format!(".dev{number}"),
+    };
+    bench.checkout().join(name)
+}
+
+/// The file.
+pub(crate) fn file(bench: &Bench) -> PathBuf {
+    directory(bench).join("cluster.json")
 }
 
 /// Writes the file and the link beside it.
@@ -101,5 +110,5 @@ pub(crate) fn write(bench: &Bench, state: &State) -> Result<()> {
         }
         std::os::unix::fs::symlink(&target, &link).map_err(BenchError::file("create", &link))?;
     }
-    write_json(&directory.join("cluster.json"), &describe(bench, state))
+    write_json(&file(bench), &describe(bench, state))
 }

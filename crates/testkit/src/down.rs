@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use crate::bench::Bench;
 use crate::cluster;
@@ -25,12 +26,14 @@ pub(crate) fn is_alive(plan: Plan) -> bool {
     !running_supervisors(plan).is_empty()
 }
 
-/// Refuses if the bench belongs to another checkout that uses it; tells whether a dead one is to be cleared away.
+/// Refuses if the bench belongs to another checkout that uses it; tells whether a dead one is to be cleared away. A bench
+/// whose checkout is gone is nobody's any more.
 pub(crate) fn check_owner(bench: &Bench) -> Result<Ownership> {
     let plan = bench.plan();
     let ownership = ownership(plan, bench.checkout())?;
     if let Ownership::Other(owner) = &ownership
         && is_alive(plan)
+        && Path::new(owner).exists()
     {
         return Err(BenchError::Foreign { number: plan.number(), owner: owner.clone() });
     }

@@ -77,15 +77,20 @@ transport_url = {amqp}
 connection = {database}
 
 [api]
-listen = {listen}
+osapi_compute_listen = {listen}
+osapi_compute_listen_port = {port}
 auth_strategy = "noauth"
+
+[conductor]
+host = "controller"
 
 [log]
 format = "json"
 "#,
         amqp = quote(&rabbitmq::url(plan, &state.secrets)),
         database = quote(&postgres::url(plan, &state.secrets)),
-        listen = quote(&plan.api().to_string()),
+        listen = quote(&plan.api().ip().to_string()),
+        port = plan.api().port(),
     )
 }
 

@@ -28,10 +28,13 @@
 //! - `postgres`, `rabbitmq`, `drover`: the services.
 //! - [`guest`] and [`workload`]: what runs on the hosts; [`watch`]: what is seen of it.
 //! - `up`, `down`, [`mod@bench`], [`process`], [`cluster`]: putting it together and taking it apart.
+//! - [`api`]: a client of Drover's REST API; [`demo`]: a tour for newcomers.
 
+pub mod api;
 pub mod bench;
 pub mod cluster;
 mod command;
+pub mod demo;
 mod down;
 mod drover;
 pub mod error;
@@ -55,6 +58,7 @@ pub mod wait;
 pub mod watch;
 pub mod workload;
 
+pub use api::{Answer, Api, LATEST};
 pub use bench::Bench;
 pub use cluster::{Cluster, ClusterHost, ClusterProcess};
 pub use error::{BenchError, Result};

@@ -73,7 +73,8 @@ pub(crate) fn up(bench: &Bench, options: &UpOptions) -> Result<Cluster> {
     }
     cluster::write(bench, &state)?;
     if !bench.is_quiet() {
-        eprintln!("==> Bench {} is up after {:.1} s; see .dev/cluster.json", bench.plan().name(), start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("==> Bench {} is up after {seconds:.1} s; see {}", bench.plan().name(), cluster::file(bench).display());
     }
     Ok(cluster::describe(bench, &state))
 }

@@ -88,7 +88,8 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     }
     let environment =
         Env::prefixed("DROVER_").filter(|key| key.as_str().contains("__")).map(|key| section_in_file(key.as_str()).into());
-    from_figment(&figment.merge(environment.split("__")))
+    // `section_in_file` wrote the one section in capitals; to lower case comes last in figment, and would undo that.
+    from_figment(&figment.merge(environment.split("__").lowercase(false)))
 }
 
 /// The configuration that `text` (TOML) makes of the defaults.

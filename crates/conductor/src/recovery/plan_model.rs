@@ -27,6 +27,8 @@ enum Job {
     Confirming,
 }
 
+/// Each bool is a fact of its own, as the rows of the verdict table are.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state machine")]
 #[derive(Debug, Clone)]
 struct World {
     source: Copy,

@@ -84,7 +84,7 @@ pub(crate) async fn accept(conn: &mut PgConnection, server: ServerId, source: &s
 /// An accepted migration of a new server from `h1`.
 pub(crate) async fn migration(conn: &mut PgConnection) -> Migration {
     let server = add_server(conn, "h1").await;
-    assert!(servers::claim_task_state(conn, server, TaskState::Migrating).await.unwrap());
+    assert!(servers::claim_task_state(conn, server, TaskState::Migrating).await.unwrap().is_some());
     let id = accept(conn, server, "h1").await.unwrap();
     migrations::get(conn, id).await.unwrap().unwrap()
 }

@@ -11,7 +11,7 @@ async fn of_twenty_racing_requests_exactly_one_takes_the_server(pool: PgPool) {
     let server = add_server(&mut pool.acquire().await.unwrap(), "h1").await;
     let race = (0..20).map(|_| async {
         let mut conn = pool.acquire().await.unwrap();
-        servers::claim_task_state(&mut conn, server, TaskState::Migrating).await.unwrap()
+        servers::claim_task_state(&mut conn, server, TaskState::Migrating).await.unwrap().is_some()
     });
     assert_eq!(join_all(race).await.into_iter().filter(|won| *won).count(), 1);
 }
@@ -31,10 +31,20 @@ async fn only_active_and_paused_servers_without_a_task_can_be_taken(pool: PgPool
     for (power_state, takes) in [(PowerState::Running, true), (PowerState::Paused, true), (PowerState::Shutdown, false)] {
         let server = add_server(&mut conn, "h1").await;
         servers::settle(&mut conn, server, &Settled { host: &host("h1"), node: "node", power_state }).await.unwrap();
-        assert_eq!(servers::claim_task_state(&mut conn, server, TaskState::Migrating).await.unwrap(), takes, "{power_state}");
-        assert!(!servers::claim_task_state(&mut conn, server, TaskState::Migrating).await.unwrap(), "taken twice: {power_state}");
+        assert_eq!(
+            servers::claim_task_state(&mut conn, server, TaskState::Migrating).await.unwrap().is_some(),
+            takes,
+            "{power_state}"
+        );
+        assert!(
+            servers::claim_task_state(&mut conn, server, TaskState::Migrating).await.unwrap().is_none(),
+            "taken twice: {power_state}"
+        );
     }
-    assert!(!servers::claim_task_state(&mut conn, ServerId::random(), TaskState::Migrating).await.unwrap(), "an unknown one");
+    assert!(
+        servers::claim_task_state(&mut conn, ServerId::random(), TaskState::Migrating).await.unwrap().is_none(),
+        "an unknown one"
+    );
 }
 
 #[sqlx::test(migrator = "drover_store::MIGRATOR")]

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_testkit::guest::{CPU, MACHINE};
 use drover_testkit::supervisor::{daemon, launch};
 use drover_testkit::workload::report::INTERVAL_MS;
-use drover_testkit::{Bench, BenchError, Disk, GuestSpec, HostKind, Result, UpOptions, status};
+use drover_testkit::{Bench, BenchError, Disk, GuestSpec, HostKind, Result, UpOptions, demo, status};
 
 /// Drover's test bench: libvirt hosts, guests, RabbitMQ, PostgreSQL and Drover itself on one machine.
 ///
@@ -35,6 +35,8 @@ enum Command {
         #[arg(long)]
         only: Option<Only>,
     },
+    /// A tour: bring everything up, move a guest there and back through the REST API, leave it running.
+    Demo,
     /// End and remove everything (downloads stay cached).
     Down,
     /// Show processes, hosts and guests.
@@ -165,6 +167,7 @@ fn run(command: Command) -> Result<()> {
         Command::Up { hosts, older, only } => {
             bench.up(&UpOptions { hosts, older, infrastructure_only: only == Some(Only::Infrastructure) })?;
         }
+        Command::Demo => demo::run(&bench)?,
         Command::Down => {
             bench.down()?;
             println!("==> Bench {} is down", bench.plan().name());

@@ -15,13 +15,14 @@ pub struct GuestDescription {
     pub state: GuestState,
     /// Whether it is defined and so outlives its QEMU.
     pub persistent: bool,
-    /// libvirt's migratable XML (`VIR_DOMAIN_XML_MIGRATABLE`).
+    /// libvirt's live XML, with the CPU as the guest really has it (the migratable XML has it as it was asked for), and without
+    /// secrets: what is sent to the other libvirt is read again by the source at the start.
     pub xml: String,
     /// Memory in MiB.
     pub memory_mb: i64,
     /// Its disks, in the order of the XML.
     pub disks: Vec<GuestDisk>,
-    /// Files that the source wrote beside writable file disks, for the destination to look for.
+    /// Files that the source wrote beside file disks, for the destination to look for.
     pub probes: Vec<StorageProbe>,
 }
 
@@ -80,7 +81,7 @@ impl DiskSource {
     }
 }
 
-/// A file written by one host for the other to look for, in one directory that holds writable disks.
+/// A file written by one host for the other to look for, in one directory that holds disks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageProbe {
     /// The directory.
@@ -147,7 +148,7 @@ pub struct BlockDeviceCheck {
 pub struct MigrateData {
     /// The domain's name.
     pub name: String,
-    /// The domain's migratable XML, as the source had it when it was checked.
+    /// The domain's live XML without secrets, as the source had it when it was checked.
     pub xml: String,
     /// Whether it is persistent.
     pub persistent: bool,

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::closing::{Debt, Outcome, Settle};
 use super::prechecks::CheckEvent;
-use super::start::{is_unreachable, with_data};
+use super::start::{is_unreachable, wait_for_broker, with_data};
 use crate::Conductor;
 use crate::drive::Step;
 
@@ -61,6 +61,11 @@ impl Conductor {
                 return Ok(Step::Wait(format!("the destination to take over: {fault}"), ASK_AGAIN));
             }
         };
+        if let Err(fault) = &cleaned_up
+            && fault.class == FaultClass::MessageDeliveryFailure
+        {
+            return Ok(wait_for_broker(fault));
+        }
         let mut outcome = Outcome::of(Event::Finished);
         outcome.events.push(CheckEvent {
             name: names::POST_AT_DESTINATION,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_common::fault::Fault;
+use drover_common::fault::{Fault, FaultClass};
 use drover_common::ids::HostName;
 use drover_common::migration::Event;
 use drover_common::rpc::latest::{AboutGuest, GuestDescription, GuestState, ToCompute};
@@ -19,6 +19,7 @@ use drover_store::{StoreError, hosts, servers};
 use tracing::info;
 
 use super::closing::Outcome;
+use super::start::wait_for_broker;
 use crate::Conductor;
 use crate::drive::Step;
 use crate::scheduler::Spec;
@@ -64,6 +65,7 @@ impl Conductor {
             Checked::Claimed(step) => Ok(step),
             Checked::Changed => Ok(Step::Changed),
             Checked::NoSlot(why) => self.enqueue(row, &why).await,
+            Checked::Refused(fault, _) if fault.class == FaultClass::MessageDeliveryFailure => Ok(wait_for_broker(&fault)),
             Checked::Refused(fault, refusals) => {
                 let fault = fault.for_caller();
                 info!(error = %fault, "refused");

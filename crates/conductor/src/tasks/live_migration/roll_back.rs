@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::closing::{Debt, Outcome, Settle};
 use super::prechecks::CheckEvent;
-use super::start::{is_unreachable, of_attempt};
+use super::start::{is_unreachable, of_attempt, wait_for_broker};
 use crate::Conductor;
 use crate::drive::Step;
 
@@ -60,6 +60,11 @@ impl Conductor {
     ) -> Result<Step, StoreError> {
         let began = Instant::now();
         let cleaned = if destination_answers { self.rollback_at_destination(row).await } else { Err(unanswered(row)) };
+        if let Err(fault) = &cleaned
+            && fault.class == FaultClass::MessageDeliveryFailure
+        {
+            return Ok(wait_for_broker(fault));
+        }
         let ending = row.ending.unwrap_or(Ending::Failed);
         let mut outcome = Outcome::of(match ending {
             Ending::Retry => Event::Retried,

@@ -27,6 +27,11 @@ impl Conductor {
         let within = self.settings.rpc_response_timeout;
         let message = ToCompute::PreLiveMigration(with_data);
         let ready = self.agents.call::<()>(&destination, message, Some(&row.request_id), within).await;
+        if let Err(fault) = &ready
+            && fault.class == FaultClass::MessageDeliveryFailure
+        {
+            return Ok(wait_for_broker(fault)); // What it did it will not do twice.
+        }
         let mut tx = self.store.begin().await?;
         actions::record_event(&mut tx, row.action, names::PRE, &destination, began.elapsed(), ready.as_ref().err()).await?;
         if let Err(fault) = ready {
@@ -97,6 +102,11 @@ pub(crate) fn of_attempt(row: &Migration) -> OfAttempt {
 /// The present attempt with what was agreed on, and the destination.
 pub(crate) fn with_data(row: &Migration) -> Option<(WithData, drover_common::ids::HostName)> {
     Some((WithData { of: of_attempt(row), data: row.data.clone()? }, row.destination.clone()?))
+}
+
+/// Without a broker nothing can be said: the row is looked at again when there is one, or after this.
+pub(crate) fn wait_for_broker(fault: &Fault) -> Step {
+    Step::Wait(fault.message.clone(), Duration::from_secs(5))
 }
 
 /// Whether a fault means that the host could not be reached, so that nothing is known of what it did.

@@ -1,0 +1,28 @@
+# Everything that people and CI run. Each target does its own set-up, on a machine where nothing is prepared (Debian, Rust, root).
+
+.PHONY: help demo up down test lint bench sqlx-prepare
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+demo: ## Set up everything, live-migrate a real guest there and back through the REST API, leave it running
+	@deploy/dev/bench demo
+
+up: ## Start the cluster of the demo: three hosts, broker, database, Drover
+	@deploy/dev/bench up
+
+down: ## Remove all of it
+	@deploy/dev/bench down
+
+test: ## Set up everything and run every test
+	@deploy/dev/test
+
+lint: ## clippy and rustfmt over everything
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: ## Measure against libvirt itself; writes docs/benchmarks.md
+	@deploy/dev/bench measure
+
+sqlx-prepare: ## Renew .sqlx after a change of a query or of the schema
+	@deploy/dev/sqlx-prepare

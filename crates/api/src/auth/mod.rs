@@ -1,0 +1,57 @@
+//! Who the caller is. One strategy is configured (`[api] auth_strategy`); each is a variant of [`Authenticator`] with its own file.
+//!
+//! *Adding one:* a file with a type that turns headers into a [`Caller`], a variant here, a variant of `AuthStrategy` in the
+//! configuration. A strategy that cannot reach whoever knows the answer says [`ApiError::Unavailable`]: it never lets anybody in.
+
+mod noauth;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use drover_common::config::AuthStrategy;
+use http::HeaderMap;
+
+use crate::context::Caller;
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// The strategy in force.
+#[derive(Debug)]
+pub(crate) enum Authenticator {
+    /// Everybody is taken at their word.
+    Noauth,
+}
+
+impl Authenticator {
+    /// The one that is configured.
+    pub(crate) const fn new(strategy: AuthStrategy) -> Self {
+        match strategy {
+            AuthStrategy::Noauth => Self::Noauth,
+        }
+    }
+
+    #[expect(clippy::unused_async, reason = "the strategies to come ask somebody")]
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        match self {
+            Self::Noauth => noauth::caller(headers),
+        }
+    }
+}
+
+/// Middleware: no request gets to the router without a [`Caller`]. The version documents need none: clients read them before
+/// they have a token.
+pub(crate) async fn authenticate(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
+    if matches!(request.uri().path(), "/v2" | "/v2/" | "/v2.1" | "/v2.1/") {
+        return next.run(request).await;
+    }
+    match app.authenticator().authenticate(request.headers()).await {
+        Ok(caller) => {
+            tracing::Span::current().record("user.id", &caller.user_id).record("project.id", &caller.project_id);
+            request.extensions_mut().insert(Arc::new(caller));
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}

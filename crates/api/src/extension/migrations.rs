@@ -1,0 +1,65 @@
+//! `GET /drover/v1/migrations/{id}`: everything that is known of a migration, while it runs and after.
+
+use axum::Json;
+use axum::extract::State;
+use drover_common::ids::MigrationId;
+use drover_store::migrations::{self, Migration};
+use serde_json::{Value, json};
+
+use crate::context::Asked;
+use crate::error::ApiError;
+use crate::extract::Path;
+use crate::policy::Rule;
+use crate::state::AppState;
+use crate::time::ts;
+
+/// One migration, by its integer id.
+pub(crate) async fn show(State(app): State<AppState>, asked: Asked, Path([id]): Path<1>) -> Result<Json<Value>, ApiError> {
+    app.policy().enforce_own(Rule::DroverMigrationsShow, &asked.caller)?;
+    let unknown = || ApiError::NotFound(format!("Migration {id} could not be found."));
+    let number = id.parse().map_err(|_| unknown())?;
+    let mut conn = app.store().connection().await?;
+    let migration = migrations::get(&mut conn, MigrationId(number)).await?.ok_or_else(unknown)?;
+    Ok(Json(json!({"migration": view(&migration)})))
+}
+
+fn view(migration: &Migration) -> Value {
+    json!({
+        "id": migration.id,
+        "uuid": migration.uuid,
+        "server_uuid": migration.server,
+        "migration_type": migration.migration_type,
+        // As it is, and as Nova's API calls it.
+        "internal_status": migration.status,
+        "status": migration.status.in_api(),
+        "waiting_for": migration.waiting_for,
+        "request": {
+            "host": migration.requested_host,
+            "skip_scheduler": migration.skip_scheduler,
+            "block_migration": migration.block_migration,
+            "disk_over_commit": migration.disk_over_commit,
+            "user_id": migration.user_id,
+            "project_id": migration.project_id,
+            "request_id": migration.request_id,
+        },
+        "source_compute": migration.source,
+        "source_node": migration.source_node,
+        "dest_compute": migration.destination,
+        "dest_node": migration.dest_node,
+        "attempt": migration.attempt,
+        "revision": migration.revision,
+        "retries": migration.retries,
+        "refusals": migration.refusals,
+        "fault": migration.fault,
+        "abort_requested_by": migration.abort_requested_by,
+        "force_complete_requested_by": migration.force_complete_requested_by,
+        "progress": migration.progress,
+        "job_result": migration.job_result,
+        "created_at": ts(migration.created_at),
+        "claimed_at": migration.claimed_at.map(ts),
+        "started_at": migration.started_at.map(ts),
+        "switched_over_at": migration.switched_over_at.map(ts),
+        "ended_at": migration.ended_at.map(ts),
+        "updated_at": migration.updated_at.map(ts),
+    })
+}

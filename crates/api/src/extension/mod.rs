@@ -1,0 +1,4 @@
+//! Drover's own part of the API, `/drover/v1`: what Nova has no place for. For admins.
+
+pub(crate) mod findings;
+pub(crate) mod migrations;

@@ -1,0 +1,227 @@
+//! Who may do what: Nova's rules with Nova's defaults (`nova/policies/`), in one table.
+//!
+//! A rule has a name, by which a policy file will override it, and a check on the caller's roles and project. "Same project"
+//! compares the token's project with that of the server in question.
+
+use std::collections::HashMap;
+
+use drover_common::names;
+
+use crate::context::Caller;
+use crate::error::ApiError;
+
+/// What a rule demands of the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// The role `admin`.
+    Admin,
+    /// The role `manager` in the same project, or admin.
+    ManagerOrAdmin,
+    /// The role `reader` in the same project, or admin.
+    ReaderOrAdmin,
+}
+
+impl Check {
+    fn passes(self, caller: &Caller, project: &str) -> bool {
+        let in_project = |role: &str| caller.project_id == project && caller.has_role(role);
+        match self {
+            Self::Admin => caller.is_admin(),
+            Self::ManagerOrAdmin => caller.is_admin() || in_project("manager"),
+            Self::ReaderOrAdmin => caller.is_admin() || in_project("reader"),
+        }
+    }
+}
+
+/// What can be asked of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Rule {
+    /// Live-migrate a server; the scheduler chooses.
+    MigrateLive,
+    /// The same to a named host (asked instead).
+    MigrateLiveHost,
+    /// List servers.
+    ServersIndex,
+    /// List servers with all fields.
+    ServersDetail,
+    /// Show a server.
+    ServersShow,
+    /// List servers of all projects.
+    ServersIndexAllTenants,
+    /// The same with all fields.
+    ServersDetailAllTenants,
+    /// Use every filter on servers.
+    ServersAllFilters,
+    /// See `host_status`.
+    ServersHostStatus,
+    /// See where a server is.
+    ExtendedServerAttributes,
+    /// List a server's live migrations.
+    ServerMigrationsIndex,
+    /// See between which hosts.
+    ServerMigrationsIndexHost,
+    /// Show one.
+    ServerMigrationsShow,
+    /// Force its completion.
+    ServerMigrationsForceComplete,
+    /// Abort it.
+    ServerMigrationsDelete,
+    /// List migrations.
+    MigrationsIndex,
+    /// Those of all projects.
+    MigrationsIndexAllProjects,
+    /// See between which hosts.
+    MigrationsIndexHost,
+    /// List services.
+    ServicesList,
+    /// Disable, enable, force down.
+    ServicesUpdate,
+    /// List hypervisors.
+    HypervisorsList,
+    /// The same with all fields.
+    HypervisorsListDetail,
+    /// Show one.
+    HypervisorsShow,
+    /// List what was done to a server.
+    InstanceActionsList,
+    /// Show one of these.
+    InstanceActionsShow,
+    /// See its steps, with host and traceback.
+    InstanceActionsEvents,
+    /// See why a step failed.
+    InstanceActionsEventsDetails,
+    /// Everything known of a migration (`/drover/v1/migrations/{id}`).
+    DroverMigrationsShow,
+    /// What an operator should look at (`/drover/v1/findings`).
+    DroverFindingsIndex,
+}
+names!("policy rule", Rule {
+    MigrateLive = "os_compute_api:os-migrate-server:migrate_live",
+    MigrateLiveHost = "os_compute_api:os-migrate-server:migrate_live:host",
+    ServersIndex = "os_compute_api:servers:index",
+    ServersDetail = "os_compute_api:servers:detail",
+    ServersShow = "os_compute_api:servers:show",
+    ServersIndexAllTenants = "os_compute_api:servers:index:get_all_tenants",
+    ServersDetailAllTenants = "os_compute_api:servers:detail:get_all_tenants",
+    ServersAllFilters = "os_compute_api:servers:allow_all_filters",
+    ServersHostStatus = "os_compute_api:servers:show:host_status",
+    ExtendedServerAttributes = "os_compute_api:os-extended-server-attributes",
+    ServerMigrationsIndex = "os_compute_api:servers:migrations:index",
+    ServerMigrationsIndexHost = "os_compute_api:servers:migrations:index:host",
+    ServerMigrationsShow = "os_compute_api:servers:migrations:show",
+    ServerMigrationsForceComplete = "os_compute_api:servers:migrations:force_complete",
+    ServerMigrationsDelete = "os_compute_api:servers:migrations:delete",
+    MigrationsIndex = "os_compute_api:os-migrations:index",
+    MigrationsIndexAllProjects = "os_compute_api:os-migrations:index:all_projects",
+    MigrationsIndexHost = "os_compute_api:os-migrations:index:host",
+    ServicesList = "os_compute_api:os-services:list",
+    ServicesUpdate = "os_compute_api:os-services:update",
+    HypervisorsList = "os_compute_api:os-hypervisors:list",
+    HypervisorsListDetail = "os_compute_api:os-hypervisors:list-detail",
+    HypervisorsShow = "os_compute_api:os-hypervisors:show",
+    InstanceActionsList = "os_compute_api:os-instance-actions:list",
+    InstanceActionsShow = "os_compute_api:os-instance-actions:show",
+    InstanceActionsEvents = "os_compute_api:os-instance-actions:events",
+    InstanceActionsEventsDetails = "os_compute_api:os-instance-actions:events:details",
+    DroverMigrationsShow = "drover:migrations:show",
+    DroverFindingsIndex = "drover:findings:index",
+});
+
+impl Rule {
+    /// Nova's default.
+    const fn default_check(self) -> Check {
+        match self {
+            Self::MigrateLive
+            | Self::ServerMigrationsIndex
+            | Self::ServerMigrationsForceComplete
+            | Self::ServerMigrationsDelete
+            | Self::MigrationsIndex => Check::ManagerOrAdmin,
+            Self::ServersIndex
+            | Self::ServersDetail
+            | Self::ServersShow
+            | Self::InstanceActionsList
+            | Self::InstanceActionsShow => Check::ReaderOrAdmin,
+            Self::MigrateLiveHost
+            | Self::ServersIndexAllTenants
+            | Self::ServersDetailAllTenants
+            | Self::ServersAllFilters
+            | Self::ServersHostStatus
+            | Self::ExtendedServerAttributes
+            | Self::ServerMigrationsIndexHost
+            | Self::ServerMigrationsShow
+            | Self::MigrationsIndexAllProjects
+            | Self::MigrationsIndexHost
+            | Self::ServicesList
+            | Self::ServicesUpdate
+            | Self::HypervisorsList
+            | Self::HypervisorsListDetail
+            | Self::HypervisorsShow
+            | Self::InstanceActionsEvents
+            | Self::InstanceActionsEventsDetails
+            | Self::DroverMigrationsShow
+            | Self::DroverFindingsIndex => Check::Admin,
+        }
+    }
+}
+
+/// The rules in force.
+#[derive(Debug, Default)]
+pub(crate) struct Policy {
+    /// What differs from the defaults.
+    overrides: HashMap<Rule, Check>,
+}
+
+impl Policy {
+    /// Whether the caller may, on something of `project`.
+    pub(crate) fn allows(&self, rule: Rule, caller: &Caller, project: &str) -> bool {
+        let check = self.overrides.get(&rule).copied().unwrap_or_else(|| rule.default_check());
+        check.passes(caller, project)
+    }
+
+    /// Refuses unless the caller may, on something of `project`.
+    pub(crate) fn enforce(&self, rule: Rule, caller: &Caller, project: &str) -> Result<(), ApiError> {
+        if self.allows(rule, caller, project) { Ok(()) } else { Err(ApiError::Forbidden(rule)) }
+    }
+
+    /// The same for what belongs to no project: the caller's own counts.
+    pub(crate) fn enforce_own(&self, rule: Rule, caller: &Caller) -> Result<(), ApiError> {
+        self.enforce(rule, caller, &caller.project_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(roles: &[&str], project: &str) -> Caller {
+        Caller::new("u", project, roles)
+    }
+
+    #[test]
+    fn an_admin_may_everything_and_a_stranger_nothing() {
+        let policy = Policy::default();
+        for &rule in Rule::ALL {
+            assert!(policy.allows(rule, &caller(&["admin"], "ops"), "p"), "{rule}");
+            assert!(!policy.allows(rule, &caller(&["manager", "member", "reader"], "q"), "p"), "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_manager_may_migrate_in_its_project_but_not_choose_the_host() {
+        let (policy, manager) = (Policy::default(), caller(&["manager", "member", "reader"], "p"));
+        assert!(policy.allows(Rule::MigrateLive, &manager, "p"));
+        assert!(!policy.allows(Rule::MigrateLiveHost, &manager, "p"));
+        assert!(!policy.allows(Rule::MigrateLive, &caller(&["member", "reader"], "p"), "p"));
+    }
+
+    #[test]
+    fn a_refusal_names_the_rule() {
+        let error = Policy::default().enforce_own(Rule::ServicesList, &caller(&["reader"], "p")).unwrap_err();
+        assert_eq!(error.to_string(), "Policy doesn't allow os_compute_api:os-services:list to be performed.");
+    }
+
+    #[test]
+    fn an_override_replaces_the_default() {
+        let policy = Policy { overrides: HashMap::from([(Rule::ServicesList, Check::ReaderOrAdmin)]) };
+        assert!(policy.allows(Rule::ServicesList, &caller(&["reader"], "p"), "p"));
+    }
+}

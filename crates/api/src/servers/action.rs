@@ -1,0 +1,53 @@
+//! `POST /servers/{id}/action`: the body's single key says what to do.
+//!
+//! *Adding an action:* a variant of [`Action`] with Nova's key, and its arm in [`run`].
+
+use axum::extract::State;
+use drover_common::names;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::live_migrate;
+use crate::context::Call;
+use crate::error::ApiError;
+use crate::extract::{Body, Path};
+use crate::state::AppState;
+
+/// What can be done to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    /// Move it to another host while it runs.
+    LiveMigrate,
+}
+names!("action", Action { LiveMigrate = "os-migrateLive" });
+
+/// `POST /servers/{id}/action`
+pub(crate) async fn run(State(app): State<AppState>, call: Call, Path([id]): Path<1>, body: Body) -> Result<StatusCode, ApiError> {
+    let name = single_key(&body)?;
+    match name.parse() {
+        Ok(Action::LiveMigrate) => live_migrate::run(&app, &call, &id, &body).await?,
+        Err(_) => return Err(no_such_action(name)),
+    }
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// The name of the action. What is no object is refused as Nova's own way of looking at it ends (`action_peek` in
+/// `nova/api/openstack/wsgi.py`): by its length first, then by having no keys.
+pub(crate) fn single_key(body: &Body) -> Result<&str, ApiError> {
+    let length = match &body.value {
+        _ if body.is_empty() => 0,
+        Value::Object(entries) => entries.len(),
+        Value::Array(items) => items.len(),
+        Value::String(text) => text.chars().count(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => return Err(ApiError::NotInThisVersion),
+    };
+    if length != 1 {
+        return Err(ApiError::malformed_body());
+    }
+    body.value.as_object().and_then(|entries| entries.keys().next()).map(String::as_str).ok_or(ApiError::NotInThisVersion)
+}
+
+/// The refusal of a key that is no action.
+pub(crate) fn no_such_action(name: &str) -> ApiError {
+    ApiError::bad_request(format!("There is no such action: {name}"))
+}

@@ -1,0 +1,166 @@
+//! The filters of `/servers`: from a query to what the database is asked.
+//!
+//! A filter that the caller may not use is dropped silently, as in Nova; one whose value nothing can have finds nothing.
+
+use drover_common::server::{ServerStatus, TaskState, VmState};
+use drover_store::servers::{Deleted, Filter};
+
+use super::{lookup, schema};
+use crate::context::Call;
+use crate::error::ApiError;
+use crate::microversion::v2;
+use crate::policy::Rule;
+use crate::state::AppState;
+use crate::validation::Query;
+use crate::validation::python::quoted;
+
+/// The filter, or `None` when nothing can pass it.
+pub(super) fn from_query(app: &AppState, call: &Call, query: &Query, all_tenants: Rule) -> Result<Option<Filter>, ApiError> {
+    refuse_what_is_no_filter(query)?;
+    let everything = app.policy().allows(Rule::ServersAllFilters, call.caller(), &call.caller().project_id);
+    let for_admins = |name: &str| query.get(name).filter(|_| everything);
+    // From 2.83 on these are for everybody.
+    let for_most = |name: &str| query.get(name).filter(|_| everything || call.version >= v2(83));
+
+    let mut filter = Filter {
+        project_id: project(app, call, query, all_tenants)?,
+        name: query.get("name").or_else(|| query.get("display_name")).map(str::to_owned),
+        host: for_admins("host").map(str::to_owned),
+        ..Filter::default()
+    };
+    let changes = query.changes()?;
+    (filter.changes_since, filter.changes_before) = (changes.since, changes.before);
+    // Whoever follows changes must learn of those that are gone, too.
+    filter.deleted = match for_admins("deleted").map(is_true) {
+        Some(true) => Deleted::Yes,
+        None if changes.since.is_some() || changes.before.is_some() => Deleted::Both,
+        None | Some(false) => Deleted::No,
+    };
+    if let Some(text) = for_most("uuid") {
+        let Some(uuid) = lookup::uuid(text) else { return Ok(None) };
+        filter.uuid = Some(uuid.0);
+    }
+    if let Some(text) = for_most("task_state") {
+        let Ok(task_state) = text.parse() else { return Ok(None) };
+        filter.task_state = Some(task_state);
+    }
+    if let Some(text) = for_most("vm_state") {
+        let Ok(vm_state) = text.parse() else { return Ok(None) };
+        filter.vm_states = Some(vec![vm_state]);
+    }
+    let statuses: Vec<&str> = query.all("status").collect();
+    if statuses.is_empty() { Ok(Some(filter)) } else { with_status(call, filter, &statuses, everything) }
+}
+
+fn refuse_what_is_no_filter(query: &Query) -> Result<(), ApiError> {
+    let bad = query.names().find(|name| name.starts_with('_') || schema::JOINED_TABLES.contains(name));
+    bad.map_or(Ok(()), |name| Err(ApiError::bad_request(format!("Invalid filter field: {name}."))))
+}
+
+/// Whose servers: the caller's project's, unless all were asked for and may be had.
+fn project(app: &AppState, call: &Call, query: &Query, all_tenants: Rule) -> Result<Option<String>, ApiError> {
+    let all = match query.get("all_tenants") {
+        None => false,
+        Some("") => true,
+        Some(text) => strict_bool(text)?,
+    };
+    if !all {
+        return Ok(Some(call.caller().project_id.clone()));
+    }
+    app.policy().enforce_own(all_tenants, call.caller())?;
+    Ok(query.get("project_id").or_else(|| query.get("tenant_id")).map(str::to_owned))
+}
+
+/// The spellings of `oslo.utils`, in its order of listing them.
+const TRUE: [&str; 6] = ["1", "on", "t", "true", "y", "yes"];
+const FALSE: [&str; 6] = ["0", "f", "false", "n", "no", "off"];
+
+/// A boolean in one of the spellings of `oslo.utils` (`bool_from_string`, strict), or Nova's refusal.
+pub(super) fn strict_bool(text: &str) -> Result<bool, ApiError> {
+    let folded = text.trim().to_lowercase();
+    if TRUE.contains(&folded.as_str()) {
+        Ok(true)
+    } else if FALSE.contains(&folded.as_str()) {
+        Ok(false)
+    } else {
+        let mut all: Vec<&str> = TRUE.into_iter().chain(FALSE).collect();
+        all.sort_unstable();
+        let all: Vec<String> = all.into_iter().map(quoted).collect();
+        Err(ApiError::bad_request(format!("Unrecognized value '{text}', acceptable values are: {}", all.join(", "))))
+    }
+}
+
+/// The same, not strict: whatever it does not know is false.
+fn is_true(text: &str) -> bool {
+    TRUE.contains(&text.trim().to_lowercase().as_str())
+}
+
+/// Nova's statuses that no server here can be in.
+const NEVER_HERE: [&str; 14] = [
+    "BUILD",
+    "HARD_REBOOT",
+    "PASSWORD",
+    "REBOOT",
+    "REBUILD",
+    "RESCUE",
+    "RESIZE",
+    "REVERT_RESIZE",
+    "SHELVED",
+    "SHELVED_OFFLOADED",
+    "SOFT_DELETED",
+    "SUSPENDED",
+    "UNKNOWN",
+    "VERIFY_RESIZE",
+];
+
+/// Nova translates a status into its states: those of `vm_state`, and those of `task_state` unless the status is one that a state
+/// shows when nothing is being done.
+fn with_status(call: &Call, mut filter: Filter, statuses: &[&str], everything: bool) -> Result<Option<Filter>, ApiError> {
+    let wanted: Vec<String> = statuses.iter().map(|text| text.to_uppercase()).collect();
+    let known: Vec<ServerStatus> = wanted.iter().filter_map(|text| text.parse().ok()).collect();
+    if known.contains(&ServerStatus::Deleted) {
+        if !everything {
+            return Err(ApiError::ForbiddenBecause("Only administrators may list deleted instances"));
+        }
+        filter.deleted = Deleted::Yes;
+    }
+    if known.is_empty() {
+        let exists = wanted.iter().any(|text| NEVER_HERE.contains(&text.as_str()));
+        return if exists || call.version < v2(38) { Ok(None) } else { Err(ApiError::bad_request("Invalid status value")) };
+    }
+    let of = |vm_state: VmState, task_state: Option<TaskState>| known.contains(&ServerStatus::of(vm_state, task_state));
+    let vm_states = VmState::ALL.iter().copied().filter(|&vm_state| of(vm_state, None) || of(vm_state, Some(TaskState::Migrating)));
+    filter.vm_states = Some(vm_states.collect());
+    if !VmState::ALL.iter().any(|&vm_state| of(vm_state, None)) {
+        filter.task_state = Some(TaskState::Migrating);
+    }
+    Ok(Some(filter))
+}
+
+/// The refusal of a regular expression that our validator took and PostgreSQL did not.
+pub(super) fn bad_regular_expression(query: &Query) -> ApiError {
+    let (name, value) = match query.get("name") {
+        Some(value) => ("name", value),
+        None => ("display_name", query.get("display_name").unwrap_or_default()),
+    };
+    ApiError::bad_request(format!("Invalid input for query parameters {name}. Value: {value}. {} is not a 'regex'", quoted(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn booleans_have_many_spellings_and_no_others() {
+        for text in ["1", "T", "true", "ON", "y", " Yes "] {
+            assert!(strict_bool(text).unwrap(), "{text}");
+        }
+        for text in ["0", "F", "false", "Off", "n", "NO"] {
+            assert!(!strict_bool(text).unwrap(), "{text}");
+        }
+        assert_eq!(
+            strict_bool("xx").unwrap_err().to_string(),
+            "Unrecognized value 'xx', acceptable values are: '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'"
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! `/drover/v1`.
+
+use drover_common::fault::Fault;
+use drover_common::migration::{Event, JobResult, Progress};
+use drover_store::findings::{self, FindingKind};
+use drover_store::migrations::{self, Refusal};
+use http::Method;
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::fixture::{Cloud, golden, host_name, server_id};
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn everything_known_of_a_migration_is_told(pool: PgPool) {
+    let cloud = Cloud::with_a_server(pool).await;
+    cloud.live_migrate(server_id(1), Some("h2")).await.assert_empty(202);
+    let migration = cloud.open_migration(server_id(1)).await;
+    let path = format!("/drover/v1/migrations/{}", migration.id);
+    let accepted = cloud.get("2.1", &path).await;
+    assert_eq!(accepted.header("openstack-api-version"), "-", "no microversions here");
+    cloud
+        .advance(migration.id, Event::Claimed, |row| {
+            row.destination = Some(host_name("h2"));
+            row.refusals = vec![Refusal { host: host_name("h3"), fault: Fault::precheck("no room") }];
+        })
+        .await;
+    cloud.advance(migration.id, Event::StartGranted, |_| {}).await;
+    let now = cloud.open_migration(server_id(1)).await;
+    let progress = Progress { elapsed_ms: 1200, memory_total: 100, iteration: 2, ..Progress::default() };
+    let mut conn = cloud.store.connection().await.unwrap();
+    let second = std::time::Duration::from_secs(1);
+    assert!(migrations::record_progress(&mut conn, now.id, now.attempt, &now.source, &progress, second).await.unwrap());
+    drop(conn);
+    cloud.advance(migration.id, Event::RollBack, |row| row.waiting_for = Some("h2 to clean up".to_owned())).await;
+    cloud
+        .advance(migration.id, Event::RolledBackFailed, |row| {
+            row.fault = Some(Fault::migration_error("QEMU died"));
+            row.job_result = Some(JobResult { total_ms: Some(2000), downtime_ms: Some(45), ..JobResult::default() });
+        })
+        .await;
+    golden("extension_migration", &json!({"accepted": accepted.json(), "failed": cloud.get("2.1", &path).await.json()}));
+    for unknown in ["999", "x", "99999999999999999999"] {
+        let answer = cloud.get("2.1", &format!("/drover/v1/migrations/{unknown}")).await;
+        answer.assert_refusal(&format!("404 itemNotFound: Migration {unknown} could not be found."));
+    }
+    let member = cloud.ask_as("alice:p1", Method::GET, "2.1", &path, None).await;
+    member.assert_refusal("403 forbidden: Policy doesn't allow drover:migrations:show to be performed.");
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn findings_are_told_to_admins(pool: PgPool) {
+    let cloud = Cloud::with_a_server(pool).await;
+    let path = "/drover/v1/findings";
+    assert_eq!(cloud.get("2.1", path).await.json(), json!({"findings": []}));
+    let mut conn = cloud.store.connection().await.unwrap();
+    findings::raise(&mut conn, FindingKind::OwnershipConflict, server_id(1), &host_name("h2"), "two run").await.unwrap();
+    drop(conn);
+    golden("extension_findings", &cloud.get("2.1", path).await.json());
+    let member = cloud.ask_as("alice:p1", Method::GET, "2.1", path, None).await;
+    member.assert_refusal("403 forbidden: Policy doesn't allow drover:findings:index to be performed.");
+}

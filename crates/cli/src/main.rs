@@ -1,0 +1,139 @@
+//! `drover`: the operators' command line, for what `openstack` has no verb for. It asks the REST API; only `drover db` speaks to
+//! the database.
+
+mod api;
+mod database;
+mod findings;
+mod migrations;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use drover_common::telemetry;
+
+/// Operate Drover: live migration of libvirt guests.
+#[derive(Debug, Parser)]
+#[command(name = "drover", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// The database.
+    Db {
+        #[command(subcommand)]
+        verb: DbVerb,
+    },
+    /// Live migrations.
+    Migration {
+        #[command(subcommand)]
+        verb: MigrationVerb,
+    },
+    /// What an operator should look at.
+    Finding {
+        #[command(subcommand)]
+        verb: FindingVerb,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DbVerb {
+    /// Create the schema, or bring it up to date. May run at any time, several times, and twice at once.
+    Migrate {
+        /// Configuration file (TOML); without it /etc/drover/drover.toml, if it is there.
+        #[arg(long, value_name = "PATH", env = "DROVER_CONFIG_FILE")]
+        config_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum MigrationVerb {
+    /// List migrations, newest first.
+    List {
+        /// Only those of this server.
+        #[arg(long, value_name = "UUID")]
+        server: Option<String>,
+        /// Only those from or to this host.
+        #[arg(long)]
+        host: Option<String>,
+        /// Only those in this status.
+        #[arg(long)]
+        status: Option<String>,
+        /// At most so many.
+        #[arg(long, value_name = "COUNT", default_value_t = 20)]
+        limit: u32,
+        /// Show the list anew every second until none of them is under way.
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Show all that is known of a migration.
+    Show {
+        /// Its number.
+        id: u64,
+        /// Show it anew every second until it has ended; the exit code then tells whether it completed.
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum FindingVerb {
+    /// List open findings, oldest first.
+    List {
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+}
+
+/// Where the API is, and what it is shown.
+#[derive(Debug, Args)]
+struct Endpoint {
+    /// The API's address.
+    #[arg(long, value_name = "URL", env = "OS_ENDPOINT", default_value = "http://127.0.0.1:8774")]
+    os_endpoint: String,
+    /// The token (best given in the environment, where nobody else sees it).
+    #[arg(long, value_name = "TOKEN", env = "OS_TOKEN", hide_env_values = true)]
+    os_token: Option<String>,
+}
+
+/// Why a command did not work.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Api(#[from] api::ApiError),
+    #[error(transparent)]
+    Database(#[from] database::DatabaseError),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().noun) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("drover: {}", telemetry::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(noun: Noun) -> Result<ExitCode, CommandError> {
+    match noun {
+        Noun::Db { verb: DbVerb::Migrate { config_file } } => database::migrate(config_file.as_deref())?,
+        Noun::Migration { verb: MigrationVerb::List { server, host, status, limit, watch, endpoint } } => {
+            let filter = migrations::Filter { server, host, status, limit };
+            migrations::list(&api::Client::new(&endpoint)?, &filter, watch)?;
+        }
+        Noun::Migration { verb: MigrationVerb::Show { id, watch, endpoint } } => {
+            return Ok(migrations::show(&api::Client::new(&endpoint)?, id, watch)?);
+        }
+        Noun::Finding { verb: FindingVerb::List { endpoint } } => findings::list(&api::Client::new(&endpoint)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

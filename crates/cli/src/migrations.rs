@@ -1,0 +1,205 @@
+//! `drover migration list` and `show`.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::api::{ApiError, Client};
+use crate::table::{bytes, redraw, shown, table};
+
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
+/// Which migrations.
+pub(crate) struct Filter {
+    pub(crate) server: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) status: Option<String>,
+    pub(crate) limit: u32,
+}
+
+/// Prints migrations, newest first; with `watch` until none of them is under way.
+pub(crate) fn list(client: &Client, filter: &Filter, watch: bool) -> Result<(), ApiError> {
+    let limit = filter.limit.to_string();
+    let mut query = vec![("limit", limit.as_str())];
+    for (name, value) in [("instance_uuid", &filter.server), ("host", &filter.host), ("status", &filter.status)] {
+        query.extend(value.as_deref().map(|value| (name, value)));
+    }
+    loop {
+        let found = client.get("/v2.1/os-migrations", &query, "migrations")?;
+        let found = found.as_array().map(Vec::as_slice).unwrap_or_default();
+        let text = listing(found);
+        if !watch {
+            print!("{text}");
+            return Ok(());
+        }
+        redraw(&text);
+        if found.iter().all(|migration| is_over(&migration["status"])) {
+            return Ok(());
+        }
+        std::thread::sleep(REFRESH_EVERY);
+    }
+}
+
+fn listing(migrations: &[Value]) -> String {
+    if migrations.is_empty() {
+        return "No migrations.\n".to_owned();
+    }
+    let keys = ["id", "status", "instance_uuid", "source_compute", "dest_compute", "created_at", "updated_at"];
+    let row = |migration: &Value| keys.iter().map(|key| shown(&migration[*key])).collect();
+    let rows: Vec<Vec<String>> = migrations.iter().map(row).collect();
+    table(&["ID", "STATUS", "SERVER", "FROM", "TO", "CREATED", "UPDATED"], &rows)
+}
+
+/// Prints one migration; with `watch` until it has ended, and then fails unless it completed.
+pub(crate) fn show(client: &Client, id: u64, watch: bool) -> Result<ExitCode, ApiError> {
+    loop {
+        let migration = client.get(&format!("/drover/v1/migrations/{id}"), &[], "migration")?;
+        let text = details(&migration);
+        if !watch {
+            print!("{text}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        redraw(&text);
+        if is_over(&migration["status"]) {
+            let completed = migration["status"] == "completed";
+            return Ok(if completed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        std::thread::sleep(REFRESH_EVERY);
+    }
+}
+
+fn is_over(status: &Value) -> bool {
+    matches!(status.as_str(), Some("completed" | "failed" | "cancelled" | "error"))
+}
+
+/// All that is known of a migration. What is not known has no line.
+fn details(migration: &Value) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            let _ = writeln!(text, "{name:<18}{value}"); // Writing to a String cannot fail.
+        }
+    };
+    line("migration", format!("{} ({})", shown(&migration["id"]), shown(&migration["uuid"])));
+    line("server", shown(&migration["server_uuid"]));
+    line("status", shown(&migration["internal_status"]));
+    line("waiting for", shown(&migration["waiting_for"]));
+    line("from", shown(&migration["source_compute"]));
+    line("to", shown(&migration["dest_compute"]));
+    line("requested", requested(&migration["request"]));
+    line("request", shown(&migration["request"]["request_id"]));
+    line("attempt", shown(&migration["attempt"]));
+    line("abort asked by", shown(&migration["abort_requested_by"]));
+    line("force asked by", shown(&migration["force_complete_requested_by"]));
+    line("fault", fault(&migration["fault"]));
+    for refusal in migration["refusals"].as_array().into_iter().flatten() {
+        line("refused", format!("{}: {}", shown(&refusal["host"]), fault(refusal)));
+    }
+    progress(&migration["progress"], &mut line);
+    result(&migration["job_result"], &mut line);
+    for (name, key) in [
+        ("accepted at", "created_at"),
+        ("claimed at", "claimed_at"),
+        ("started at", "started_at"),
+        ("switched over at", "switched_over_at"),
+        ("ended at", "ended_at"),
+        ("updated at", "updated_at"),
+    ] {
+        line(name, shown(&migration[key]));
+    }
+    text
+}
+
+fn requested(request: &Value) -> String {
+    let host = match request["host"].as_str() {
+        None => "any host".to_owned(),
+        Some(_) if request["skip_scheduler"] == true => format!("{} (scheduler bypassed)", shown(&request["host"])),
+        Some(_) => shown(&request["host"]),
+    };
+    let disks = match request["block_migration"].as_bool() {
+        None => "each disk as it needs",
+        Some(true) => "copy disks",
+        Some(false) => "shared disks",
+    };
+    format!("{host}, {disks}, by {} of {}", shown(&request["user_id"]), shown(&request["project_id"]))
+}
+
+fn fault(fault: &Value) -> String {
+    if fault.is_null() { String::new() } else { format!("{}: {}", shown(&fault["class"]), shown(&fault["message"])) }
+}
+
+fn progress(progress: &Value, line: &mut impl FnMut(&str, String)) {
+    if progress.is_null() {
+        return;
+    }
+    let of = |kind: &str| {
+        let count = |what: &str| &progress[format!("{kind}_{what}")];
+        let total = count("total").as_i64().unwrap_or(0);
+        let sent = format!("{} sent, {} left of {}", bytes(count("processed")), bytes(count("remaining")), bytes(count("total")));
+        if total > 0 { sent } else { String::new() }
+    };
+    line("memory", of("memory"));
+    line("disks", of("disk"));
+    line("iteration", shown(&progress["iteration"]));
+    line("speed", format!("{}/s", bytes(&progress["bytes_per_second"])));
+    line("guest writes", format!("{}/s", bytes(&progress["dirty_bytes_per_second"])));
+    if progress["throttle_percent"].as_i64().is_some_and(|percent| percent > 0) {
+        line("guest slowed by", format!("{} %", shown(&progress["throttle_percent"])));
+    }
+    line("running for", milliseconds(&progress["elapsed_ms"]));
+}
+
+fn result(result: &Value, line: &mut impl FnMut(&str, String)) {
+    line("job took", milliseconds(&result["total_ms"]));
+    line("downtime", milliseconds(&result["downtime_ms"]));
+}
+
+fn milliseconds(value: &Value) -> String {
+    if value.is_null() { String::new() } else { format!("{} ms", shown(value)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_is_known_has_a_line() {
+        let migration = json!({
+            "id": 7, "uuid": "u", "server_uuid": "s", "internal_status": "running", "waiting_for": null,
+            "source_compute": "h1", "dest_compute": "h2",
+            "request": {"host": "h2", "skip_scheduler": true, "block_migration": null, "user_id": "admin", "project_id": "admin",
+                        "request_id": "req-1"},
+            "attempt": 1, "refusals": [{"host": "h3", "class": "ComputeServiceUnavailable", "message": "gone"}],
+            "progress": {"elapsed_ms": 1200, "memory_total": 1_073_741_824, "memory_processed": 536_870_912,
+                         "memory_remaining": 536_870_912, "disk_total": 0, "iteration": 1, "bytes_per_second": 1_048_576,
+                         "dirty_bytes_per_second": 0, "throttle_percent": 0},
+            "created_at": "2026-11-22T18:00:42.583416",
+        });
+        let expected = "\
+migration         7 (u)
+server            s
+status            running
+from              h1
+to                h2
+requested         h2 (scheduler bypassed), each disk as it needs, by admin of admin
+request           req-1
+attempt           1
+refused           h3: ComputeServiceUnavailable: gone
+memory            512.0 MiB sent, 512.0 MiB left of 1.0 GiB
+iteration         1
+speed             1.0 MiB/s
+guest writes      0 B/s
+running for       1200 ms
+accepted at       2026-11-22T18:00:42.583416
+";
+        assert_eq!(details(&migration), expected);
+    }
+
+    #[test]
+    fn an_empty_list_says_so() {
+        assert_eq!(listing(&[]), "No migrations.\n");
+    }
+}

@@ -1,0 +1,79 @@
+//! What every handler of the agent works with.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use drover_common::bus::Bus;
+use drover_common::host::HostInventory;
+use drover_common::ids::Incarnation;
+use drover_common::lifecycle::Life;
+
+use crate::actor::Actors;
+use crate::config::Options;
+use crate::domains::Domains;
+use crate::driver::Driver;
+use crate::inventory;
+use crate::ledger::Ledger;
+use crate::prechecks::cpu::CapabilityCache;
+use crate::storage::probe::Probes;
+
+/// The agent's parts. One for the life of the process; everything in it is safe to share.
+pub struct Context {
+    /// What the agent was told.
+    pub options: Options,
+    /// This life.
+    pub incarnation: Incarnation,
+    /// The hypervisor.
+    pub driver: Arc<dyn Driver>,
+    /// The way to the conductors.
+    pub bus: Bus,
+    /// The process.
+    pub life: Life,
+    /// What was done with each attempt.
+    pub ledger: Ledger,
+    /// Migrations under way.
+    pub actors: Actors,
+    /// Probe files.
+    pub probes: Probes,
+    /// What guests can be here.
+    pub capabilities: CapabilityCache,
+    /// Reports about domains.
+    pub domains: Domains,
+    inventory: Mutex<Option<HostInventory>>,
+}
+
+impl Context {
+    /// Puts an agent together.
+    pub fn new(options: Options, driver: Arc<dyn Driver>, bus: Bus, life: Life) -> Arc<Self> {
+        Arc::new(Self {
+            probes: Probes::new(options.host.clone()),
+            options,
+            incarnation: Incarnation::random(),
+            driver,
+            bus,
+            life,
+            ledger: Ledger::default(),
+            actors: Actors::default(),
+            capabilities: CapabilityCache::default(),
+            domains: Domains::default(),
+            inventory: Mutex::default(),
+        })
+    }
+
+    /// Notes what the host is and has; true if that is new.
+    pub fn set_inventory(&self, inventory: &HostInventory) -> bool {
+        let mut known = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = known.as_ref() != Some(inventory);
+        let same_versions = known.as_ref().is_some_and(|known| inventory::versions(known) == inventory::versions(inventory));
+        if !same_versions {
+            self.capabilities.clear();
+        }
+        *known = Some(inventory.clone());
+        is_new
+    }
+
+    /// The hypervisor and its version, for people.
+    pub fn hypervisor_shown(&self) -> String {
+        let known = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().map_or_else(|| "hypervisor not known yet".to_owned(), inventory::shown)
+    }
+}

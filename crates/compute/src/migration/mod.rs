@@ -1,0 +1,21 @@
+//! The steps of a migration on its hosts.
+//!
+//! | step | where | file |
+//! | --- | --- | --- |
+//! | make ready: disks to copy into | destination | [`destination`] |
+//! | start, watch, report | source | [`source`], [`monitor`], [`policy`] |
+//! | take over | destination | [`destination`] |
+//! | clean up after success | source | [`post`] |
+//! | clean up after failure | destination | [`rollback`] |
+//! | let run again, stop in a conflict | either | [`power`] |
+//!
+//! Each may be asked for any number of times. What cannot be taken back asks for leave first ([`crate::grants`]).
+
+pub mod destination;
+pub mod monitor;
+pub mod policy;
+pub mod post;
+pub mod power;
+pub mod rollback;
+pub mod source;
+pub mod uri;

@@ -1,0 +1,344 @@
+//! Watches a migration's job from its source: samples, the policy's measures, commands.
+//!
+//! One loop owns all of it. libvirt's events wake it and a slow poll backs them up; what talks to libvirt or to the conductor runs
+//! beside the loop, so nothing delays the news that the call has returned. The end of the process lets go of the job and does not
+//! abort it: another life of the agent takes it up again.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_common::bus::Address;
+use drover_common::migration::{JobResult, Progress};
+use drover_common::rpc::Envelope;
+use drover_common::rpc::latest::{GrantKind, GuestState, JobKind, OfAttempt, ProgressReport, ToConductor};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::broadcast;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, info, warn};
+
+use super::policy::{Measure, Policy, Situation};
+use crate::actor::{Command, Seat};
+use crate::context::Context;
+use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample};
+use crate::grants;
+
+/// The net below libvirt's events.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// libvirt sends its account of a job before the call returns, but on another connection: how long it may be overtaken.
+const ACCOUNT_WAIT: Duration = Duration::from_millis(50);
+
+/// How the watch ended.
+#[derive(Debug)]
+pub enum End {
+    /// The call returned.
+    Returned(Result<(), DriverError>),
+    /// There is no job any more.
+    JobGone,
+    /// The process is told to stop; the job goes on.
+    LetGo,
+}
+
+/// What came of something that ran beside the loop.
+enum Done {
+    Sampled(Result<JobSample, DriverError>),
+    Acted(Doing, Result<(), String>),
+    Sent,
+}
+
+/// What the loop is in the middle of; each at most once at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Sample,
+    Abort,
+    ForceComplete,
+    SetDowntime(u64),
+}
+
+/// What a job is on its way to. There is no way back from any of the last three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// The guest runs here and is copied.
+    Copying,
+    /// libvirt was told to abort.
+    TakenBack,
+    /// The guest runs on the other side; it cannot be taken back.
+    PostCopy,
+    /// The guest stands still until it has arrived; it can be taken back.
+    StandingStill,
+}
+
+/// The watch over one job.
+pub struct Monitor {
+    ctx: Arc<Context>,
+    of: OfAttempt,
+    policy: Policy,
+    /// Whether libvirt was told that this job may become post-copy.
+    may_post_copy: bool,
+    events: broadcast::Receiver<DomainEvent>,
+    beside: FuturesUnordered<BoxFuture<'static, Done>>,
+    doing: Vec<Doing>,
+    wanted: Vec<Command>,
+    course: Course,
+    downtime_ms: Option<u64>,
+    last: Option<Progress>,
+    account: Option<JobResult>,
+    next_report: Instant,
+    job_gone: bool,
+}
+
+impl Monitor {
+    /// Begins to listen to libvirt's events; nothing that happens from now on is missed.
+    pub fn new(ctx: &Arc<Context>, of: OfAttempt, policy: Policy, may_post_copy: bool) -> Self {
+        Self {
+            ctx: Arc::clone(ctx),
+            of,
+            policy,
+            may_post_copy,
+            events: ctx.driver.events(),
+            beside: FuturesUnordered::new(),
+            doing: Vec::new(),
+            wanted: Vec::new(),
+            course: Course::Copying,
+            downtime_ms: None,
+            last: None,
+            account: None,
+            next_report: Instant::now(),
+            job_gone: false,
+        }
+    }
+
+    /// Watches until the call returns, or, for a job of an earlier life (`call` is none), until it is gone.
+    pub async fn watch<F>(&mut self, seat: &mut Seat, call: Option<F>) -> End
+    where
+        F: Future<Output = Result<(), DriverError>> + Send,
+    {
+        let attached = call.is_none();
+        let call = async {
+            match call {
+                Some(call) => call.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(call);
+        let stop = self.ctx.life.stop.clone();
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.job_gone = false;
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut call => return End::Returned(result),
+                () = stop.cancelled() => return End::LetGo,
+                Some(command) = seat.commands.recv() => self.want(command),
+                event = self.events.recv() => self.hear(event, attached),
+                Some(done) = self.beside.next(), if !self.beside.is_empty() => self.take(done),
+                _ = poll.tick() => self.sample(),
+            }
+            if attached && self.job_gone {
+                return End::JobGone;
+            }
+        }
+    }
+
+    /// Whether it was this agent that took the migration back.
+    pub fn took_it_back(&self) -> bool {
+        self.course == Course::TakenBack
+    }
+
+    /// libvirt's account of the job, as far as it can be had: the numbers of the last sample are real, totals are not invented.
+    pub async fn account(&mut self, succeeded: bool, call: Option<Duration>) -> Option<JobResult> {
+        if succeeded && self.account.is_none() {
+            tokio::time::timeout(ACCOUNT_WAIT, self.wait_for_account()).await.ok();
+        }
+        let call_ms = call.map(|call| i64::try_from(call.as_millis()).unwrap_or(i64::MAX));
+        match (self.account.take(), self.last.clone()) {
+            (Some(account), _) => Some(JobResult { call_ms, ..account }),
+            (None, Some(progress)) => Some(JobResult { progress, call_ms, ..JobResult::default() }),
+            (None, None) => None,
+        }
+    }
+
+    async fn wait_for_account(&mut self) {
+        while self.account.is_none() {
+            match self.events.recv().await {
+                Err(broadcast::error::RecvError::Closed) => return,
+                event => self.hear(event, false),
+            }
+        }
+    }
+
+    fn hear(&mut self, event: Result<DomainEvent, broadcast::error::RecvError>, attached: bool) {
+        match event {
+            Ok(DomainEvent::JobCompleted(server, account)) if server == self.of.server => {
+                self.account = Some(account);
+                if attached {
+                    self.sample();
+                }
+            }
+            Ok(DomainEvent::Iteration(server)) if server == self.of.server => self.sample(),
+            // In a call of our own the return tells the end; a question now would only be in the way of the switch-over.
+            Ok(DomainEvent::Changed(server)) if server == self.of.server && attached => self.sample(),
+            Err(broadcast::error::RecvError::Lagged(_)) if attached => self.sample(),
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn sample(&mut self) {
+        let driver = Arc::clone(&self.ctx.driver);
+        let server = self.of.server;
+        self.begin(Doing::Sample, async move { Done::Sampled(driver.job(server).await) });
+    }
+
+    fn begin(&mut self, doing: Doing, work: impl Future<Output = Done> + Send + 'static) {
+        if !self.doing.contains(&doing) {
+            self.doing.push(doing);
+            self.beside.push(Box::pin(work));
+        }
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Sampled(sample) => {
+                self.doing.retain(|doing| *doing != Doing::Sample);
+                self.take_sample(sample);
+            }
+            Done::Acted(doing, result) => {
+                self.doing.retain(|done| *done != doing);
+                self.take_result(doing, result);
+            }
+            Done::Sent => {}
+        }
+    }
+
+    fn take_sample(&mut self, sample: Result<JobSample, DriverError>) {
+        match sample {
+            Ok(JobSample { kind: Some(JobKind::MigrationOut), progress }) => self.take_progress(progress),
+            Ok(_) => self.job_gone = true, // Or it has not begun: only a job of an earlier life is known to have.
+            Err(error) if error.class == ErrorClass::NoDomain => self.job_gone = true,
+            // "no RAM info was set", a lock that is held: the next sample tells.
+            Err(error) => debug!(migration.id = self.of.migration.0, error = %error, "no sample"),
+        }
+    }
+
+    fn take_progress(&mut self, progress: Progress) {
+        let situation = Situation {
+            elapsed: Duration::from_millis(u64::try_from(progress.elapsed_ms).unwrap_or(0)),
+            post_copy: self.course == Course::PostCopy,
+            downtime_ms: self.downtime_ms,
+        };
+        for measure in self.policy.measures(&situation) {
+            match measure {
+                Measure::SetDowntime { milliseconds } => self.set_downtime(milliseconds),
+                Measure::Abort => self.abort("it took longer than live_migration_completion_timeout"),
+                Measure::ForceComplete => self.force_complete("it took longer than live_migration_completion_timeout"),
+            }
+        }
+        self.follow_commands();
+        if Instant::now() >= self.next_report && progress.memory_total > 0 {
+            self.next_report = Instant::now() + self.ctx.options.monitor_interval;
+            self.send(progress.clone());
+        }
+        if progress.memory_total > 0 {
+            self.last = Some(progress); // A job that has just failed shows zeros.
+        }
+    }
+
+    fn send(&mut self, progress: Progress) {
+        let (ctx, of) = (Arc::clone(&self.ctx), self.of);
+        self.beside.push(Box::pin(async move {
+            let report = Envelope::new(ToConductor::Progress(ProgressReport { of, progress }));
+            let expires = ctx.options.monitor_interval * 2;
+            if let Err(error) = ctx.bus.cast_transient(&Address::Conductor, &report, expires).await {
+                debug!(migration.id = of.migration.0, error = %error, "progress not sent");
+            }
+            Done::Sent
+        }));
+    }
+
+    /// Commands wait until the job is seen: libvirt cannot abort what has not begun.
+    fn want(&mut self, command: Command) {
+        if !self.wanted.contains(&command) {
+            self.wanted.push(command);
+        }
+        self.sample();
+    }
+
+    fn follow_commands(&mut self) {
+        for command in self.wanted.clone() {
+            match command {
+                Command::Abort => self.abort("an abort was asked for"),
+                Command::ForceComplete => self.force_complete("force-complete was asked for"),
+            }
+        }
+    }
+
+    fn abort(&mut self, why: &str) {
+        if matches!(self.course, Course::TakenBack | Course::PostCopy) || self.doing.contains(&Doing::Abort) {
+            return;
+        }
+        info!(migration.id = self.of.migration.0, server.id = %self.of.server, why, "aborting the migration");
+        self.act(Doing::Abort, Action::AbortJob);
+    }
+
+    fn set_downtime(&mut self, milliseconds: u64) {
+        self.act(Doing::SetDowntime(milliseconds), Action::SetMaxDowntime { milliseconds });
+    }
+
+    /// Post-copy where the job may become one, after the conductor's leave; else the guest stands still until it has arrived.
+    fn force_complete(&mut self, why: &str) {
+        if self.course != Course::Copying || self.doing.contains(&Doing::ForceComplete) {
+            return;
+        }
+        info!(migration.id = self.of.migration.0, server.id = %self.of.server, why, "bringing the migration to an end");
+        if !self.may_post_copy {
+            return self.act(Doing::ForceComplete, Action::Suspend);
+        }
+        let (ctx, of) = (Arc::clone(&self.ctx), self.of);
+        self.begin(Doing::ForceComplete, async move {
+            let result = match grants::ask(&ctx, of, GrantKind::PostCopy).await {
+                Ok(_) => ctx.driver.act(of.server, Action::StartPostCopy).await.map_err(|error| error.message),
+                Err(error) => Err(error.to_string()),
+            };
+            Done::Acted(Doing::ForceComplete, result)
+        });
+    }
+
+    fn act(&mut self, doing: Doing, action: Action) {
+        let (driver, server) = (Arc::clone(&self.ctx.driver), self.of.server);
+        self.begin(doing, async move {
+            let result = driver.act(server, action).await;
+            Done::Acted(doing, result.map_err(|error| error.message))
+        });
+    }
+
+    fn take_result(&mut self, doing: Doing, result: Result<(), String>) {
+        let migration = self.of.migration.0;
+        if doing == Doing::ForceComplete {
+            self.wanted.retain(|command| *command != Command::ForceComplete); // Refused is refused; an abort is tried again.
+        }
+        match (doing, result) {
+            (Doing::Abort, Ok(())) => self.course = Course::TakenBack,
+            (Doing::ForceComplete, Ok(())) if self.may_post_copy => self.course = Course::PostCopy,
+            (Doing::ForceComplete, Ok(())) => self.course = Course::StandingStill,
+            (Doing::SetDowntime(milliseconds), Ok(())) => {
+                debug!(migration.id = migration, downtime_ms = milliseconds, "downtime set");
+                self.downtime_ms = Some(milliseconds);
+            }
+            // The policy asks for it again with the next sample.
+            (Doing::SetDowntime(_), Err(error)) => debug!(migration.id = migration, error, "downtime not set"),
+            (doing, Err(error)) => warn!(migration.id = migration, server.id = %self.of.server, error, "{doing:?} failed"),
+            (Doing::Sample, Ok(())) => {}
+        }
+    }
+
+    /// What an earlier life of the agent left: a guest that runs on the other side already.
+    pub fn take_up(&mut self, source: GuestState, progress: Progress) {
+        if matches!(source, GuestState::PausedPostCopy | GuestState::PausedPostCopyFailed) {
+            self.course = Course::PostCopy;
+        }
+        self.take_progress(progress);
+    }
+}

@@ -1,0 +1,87 @@
+//! The source's clean-up after the guest has left for good.
+//!
+//! libvirt does most of it by itself; what is left here is what a lost word between the two libvirts leaves: a definition, a copy
+//! that stands still, and the files of copied disks. A guest that *runs* here is never touched.
+
+use std::path::PathBuf;
+
+use drover_common::fault::Fault;
+use drover_common::rpc::latest::{CleanUp, DiskSource, GrantKind, GuestState};
+use tracing::info;
+
+use crate::context::Context;
+use crate::driver::{Action, DriverError, if_there};
+use crate::facts::{self, SeenGuest};
+use crate::flags::MigrationFlags;
+use crate::grants::{self, NotGranted};
+use crate::storage::disks;
+
+/// Answers `post_live_migration`.
+pub async fn post_live_migration(ctx: &Context, order: &CleanUp) -> Result<(), Fault> {
+    let server = order.server;
+    let failed = |error: DriverError| error.into_fault(&ctx.options.host, server, Fault::migration_error);
+    let (seen, files) = tokio::join!(facts::see(ctx, server), copied_files(order));
+    let seen = seen.map_err(failed)?;
+    if seen.as_ref().is_some_and(|seen| came_later(order, seen)) {
+        return Ok(()); // The guest has come back meanwhile: all that is here is its own.
+    }
+    let flags = ctx.options.flags_for(order.data.persistent, order.data.paused, order.data.block_migration);
+    let undefines = flags.intersects(MigrationFlags::UNDEFINE_SOURCE);
+    let destroys = match &seen {
+        Some(seen) => must_be_destroyed(ctx, seen)?,
+        None => false,
+    };
+    let undefines = undefines && seen.as_ref().is_some_and(|seen| seen.domain.persistent);
+    if !destroys && !undefines && files.is_empty() {
+        return Ok(());
+    }
+    let granted = grants::ask_by(ctx, order.migration, order.authority, GrantKind::CleanSource).await;
+    granted.map_err(NotGranted::into_fault)?;
+    if destroys {
+        info!(migration.id = order.migration.0, server.id = %server, "destroying the copy that the migration left here");
+        if_there(ctx.driver.act(server, Action::Destroy).await).map_err(failed)?;
+    }
+    if undefines {
+        if_there(ctx.driver.act(server, Action::Undefine).await).map_err(failed)?;
+    }
+    disks::remove_all_unused(files).await
+}
+
+/// Whether a later migration brought this domain here.
+fn came_later(order: &CleanUp, seen: &SeenGuest) -> bool {
+    let marker = seen.facts.marker;
+    marker.is_some_and(|marker| (marker.migration, marker.attempt) > (order.migration, order.left_by))
+}
+
+/// Whether the domain is a copy that stands still because its guest has left. Anything that runs, or that its owner paused, is
+/// a guest and not ours to end.
+fn must_be_destroyed(ctx: &Context, seen: &SeenGuest) -> Result<bool, Fault> {
+    let state = seen.facts.state;
+    match state {
+        GuestState::ShutOff | GuestState::Crashed => Ok(false),
+        GuestState::PausedMigration | GuestState::PausedPostCopy if seen.domain.job.is_none() => Ok(true),
+        _ => Err(Fault::migration_error(format_args!(
+            "domain {} on {} is {state}{}: it is not removed",
+            seen.domain.name,
+            ctx.options.host,
+            seen.job_shown()
+        ))),
+    }
+}
+
+/// The files of copied disks that are still here.
+async fn copied_files(order: &CleanUp) -> Vec<PathBuf> {
+    let paths: Vec<PathBuf> = order
+        .data
+        .copied_disks()
+        .filter_map(|disk| match &disk.disk.source {
+            DiskSource::File { path } => Some(PathBuf::from(path)),
+            _ => None,
+        })
+        .collect();
+    if paths.is_empty() {
+        return paths;
+    }
+    let there = move || paths.into_iter().filter(|path| path.symlink_metadata().is_ok()).collect();
+    tokio::task::spawn_blocking(there).await.unwrap_or_default()
+}

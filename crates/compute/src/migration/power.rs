@@ -1,0 +1,83 @@
+//! Letting a guest run again on its source, and stopping one on the destination in an ownership conflict.
+
+use drover_common::fault::Fault;
+use drover_common::rpc::latest::{GrantKind, GuestState, OfAttempt};
+use tracing::info;
+
+use crate::context::Context;
+use crate::driver::{Action, DriverError};
+use crate::facts;
+use crate::grants::{self, NotGranted};
+
+/// Answers `resume_guest`: only a guest that a migration stopped, and only when no job works on it any more.
+pub async fn resume_guest(ctx: &Context, of: OfAttempt) -> Result<(), Fault> {
+    change(ctx, of, GrantKind::Resume, Action::Resume).await
+}
+
+/// Answers `suspend_guest`.
+pub async fn suspend_guest(ctx: &Context, of: OfAttempt) -> Result<(), Fault> {
+    change(ctx, of, GrantKind::Suspend, Action::Suspend).await
+}
+
+async fn change(ctx: &Context, of: OfAttempt, kind: GrantKind, action: Action) -> Result<(), Fault> {
+    let host = &ctx.options.host;
+    let failed = |error: DriverError| error.into_fault(host, of.server, Fault::migration_error);
+    let seen = facts::see(ctx, of.server).await.map_err(failed)?;
+    let seen = seen.ok_or_else(|| Fault::instance_not_found(of.server))?;
+    let state = seen.facts.state;
+    match judge(state, seen.domain.job.is_some(), action) {
+        Judgement::DoneAlready => return Ok(()),
+        Judgement::MayNot => {
+            return Err(Fault::migration_error(format_args!(
+                "domain {} on {host} is {state}{}: {action:?} is not for it",
+                seen.domain.name,
+                seen.job_shown()
+            )));
+        }
+        Judgement::May => {}
+    }
+    grants::ask(ctx, of, kind).await.map_err(NotGranted::into_fault)?;
+    info!(migration.id = of.migration.0, server.id = %of.server, ?action, "changing the guest's state");
+    ctx.driver.act(of.server, action).await.map_err(failed)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    DoneAlready,
+    May,
+    MayNot,
+}
+
+fn judge(state: GuestState, has_job: bool, action: Action) -> Judgement {
+    match (action, state) {
+        (Action::Resume, GuestState::Running) => Judgement::DoneAlready,
+        (Action::Resume, GuestState::PausedMigration) if !has_job => Judgement::May,
+        (Action::Suspend, GuestState::Paused | GuestState::PausedMigration) => Judgement::DoneAlready,
+        (Action::Suspend, GuestState::Running) => Judgement::May,
+        _ => Judgement::MayNot,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_migration_stopped_is_resumed_and_only_what_runs_is_stopped() {
+        use GuestState::{Paused, PausedMigration, PausedPostCopy, Running, RunningPostCopy, ShutOff};
+        for (action, state, has_job, expected) in [
+            (Action::Resume, Running, false, Judgement::DoneAlready),
+            (Action::Resume, PausedMigration, false, Judgement::May),
+            (Action::Resume, PausedMigration, true, Judgement::MayNot),
+            (Action::Resume, Paused, false, Judgement::MayNot),
+            (Action::Resume, PausedPostCopy, false, Judgement::MayNot),
+            (Action::Resume, ShutOff, false, Judgement::MayNot),
+            (Action::Suspend, Running, false, Judgement::May),
+            (Action::Suspend, Paused, false, Judgement::DoneAlready),
+            (Action::Suspend, RunningPostCopy, true, Judgement::MayNot),
+            (Action::Suspend, ShutOff, false, Judgement::MayNot),
+        ] {
+            assert_eq!(judge(state, has_job, action), expected, "{action:?} {state} {has_job}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What a guest is, seen by its source: its XML, its disks, and everything that keeps it from being moved.
+
+use drover_common::fault::Fault;
+use drover_common::ids::ServerId;
+use drover_common::rpc::latest::{AboutGuest, DiskSource, GuestDescription, GuestDisk, GuestState, JobKind};
+use drover_common::telemetry;
+
+use crate::context::Context;
+use crate::domain_xml::{Disk, DiskLocation, DomainXml};
+use crate::driver::{DiskUsage, DriverError, Inspection, XmlKind};
+use crate::facts::{self, SeenGuest};
+use crate::storage::{block_device, directories, probe};
+
+/// Answers `describe_guest`.
+pub async fn describe_guest(ctx: &Context, about: &AboutGuest) -> Result<GuestDescription, Fault> {
+    let guest = look(ctx, about.server).await?;
+    let disks = from_xml(&guest.xml.disks);
+    let written = ctx.probes.write(about.migration, directories(&disks), probe::SOURCE_KEEP);
+    let (usage, probes) = tokio::join!(usage(ctx, about.server, &disks), written);
+    let disks = match examine(ctx, &guest, disks, usage).await {
+        Ok(disks) => disks,
+        Err(fault) => {
+            ctx.probes.remove(about.migration).await;
+            return Err(fault);
+        }
+    };
+    Ok(GuestDescription {
+        name: guest.seen.domain.name,
+        state: guest.seen.facts.state,
+        persistent: guest.seen.domain.persistent,
+        xml: guest.text,
+        memory_mb: guest.xml.memory_mb.into(),
+        disks,
+        probes,
+    })
+}
+
+/// The same guest again, with the disks that it had: all questions at once.
+pub async fn look_again(ctx: &Context, server: ServerId, known: &[GuestDisk]) -> Result<(Guest, Vec<GuestDisk>), Fault> {
+    let (guest, usage) = tokio::join!(look(ctx, server), usage(ctx, server, known));
+    let guest = guest?;
+    let disks = from_xml(&guest.xml.disks);
+    if !disks.iter().map(place).eq(known.iter().map(place)) {
+        return Err(Fault::precheck(format_args!(
+            "the disks of domain {} on {} changed during the checks: try again",
+            guest.xml.name, ctx.options.host
+        )));
+    }
+    let disks = examine(ctx, &guest, disks, usage).await?;
+    Ok((guest, disks))
+}
+
+/// A guest that may be moved, as far as its state tells.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// The domain.
+    pub seen: SeenGuest,
+    /// Its live XML.
+    pub text: String,
+    /// The same, read.
+    pub xml: DomainXml,
+    inspection: Inspection,
+}
+
+/// Which disk it is and where; a block device's identity is looked up later.
+fn place(disk: &GuestDisk) -> (&str, &str) {
+    (&disk.target, disk.source.shown())
+}
+
+/// The guest, if its state is one that can be moved at all.
+async fn look(ctx: &Context, server: ServerId) -> Result<Guest, Fault> {
+    let failed = |error: DriverError| error.into_fault(&ctx.options.host, server, Fault::precheck);
+    // On a task of its own: should the guest be arriving, libvirt keeps its XML back, and the answer does not wait for it.
+    let text = tokio::spawn(ctx.driver.xml(server, XmlKind::Live));
+    let (seen, inspection) = tokio::join!(facts::see(ctx, server), ctx.driver.inspect(server));
+    let seen = seen.map_err(failed)?.ok_or_else(|| Fault::instance_not_found(server))?;
+    if !matches!(seen.facts.state, GuestState::Running | GuestState::Paused | GuestState::Suspended) {
+        return Err(Fault::precheck(format_args!(
+            "domain {} on {} is {}: only a guest that runs or was paused by its owner can be moved",
+            seen.domain.name, ctx.options.host, seen.facts.state
+        )));
+    }
+    let text = text.await.map_err(Fault::unexpected)?.map_err(failed)?;
+    let xml = DomainXml::parse(&text)
+        .map_err(|error| Fault::precheck(format_args!("XML of domain {}: {}", seen.domain.name, telemetry::chain(&error))))?;
+    Ok(Guest { seen, text, xml, inspection: inspection.map_err(failed)? })
+}
+
+/// The use of the disks that are on this host.
+async fn usage(ctx: &Context, server: ServerId, disks: &[GuestDisk]) -> Result<Vec<DiskUsage>, DriverError> {
+    let targets: Vec<String> = disks.iter().filter(|disk| is_here(disk)).map(|disk| disk.target.clone()).collect();
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    ctx.driver.disk_usage(server, targets).await
+}
+
+fn is_here(disk: &GuestDisk) -> bool {
+    matches!(disk.source, DiskSource::File { .. } | DiskSource::Block { .. })
+}
+
+/// The guest's disks with their sizes, or all that keeps the guest from being moved.
+async fn examine(
+    ctx: &Context,
+    guest: &Guest,
+    mut disks: Vec<GuestDisk>,
+    usage: Result<Vec<DiskUsage>, DriverError>,
+) -> Result<Vec<GuestDisk>, Fault> {
+    let server = guest.seen.domain.server;
+    let usage = usage.map_err(|error| error.into_fault(&ctx.options.host, server, Fault::precheck))?;
+    let mut busy = Vec::new();
+    for (disk, usage) in disks.iter_mut().filter(|disk| is_here(disk)).zip(usage) {
+        disk.capacity_bytes = usage.capacity;
+        disk.allocation_bytes = usage.allocation;
+        if usage.block_job {
+            busy.push(disk.target.clone());
+        }
+    }
+    let hindrances = hindrances(&guest.seen, &guest.xml, guest.inspection, &busy);
+    if !hindrances.is_empty() {
+        return Err(Fault::precheck(format_args!(
+            "domain {} on {} cannot be moved now: {}",
+            guest.xml.name,
+            ctx.options.host,
+            hindrances.join("; ")
+        )));
+    }
+    identify(&mut disks).await;
+    Ok(disks)
+}
+
+/// Everything that libvirt would stumble over, by name.
+fn hindrances(seen: &SeenGuest, xml: &DomainXml, inspection: Inspection, busy: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    match seen.domain.job {
+        None => {}
+        Some(JobKind::MigrationOut | JobKind::MigrationIn) => found.push("it is being migrated".to_owned()),
+        Some(JobKind::Other) => found.push("libvirt has a job on it (backup, snapshot, dump or save)".to_owned()),
+    }
+    found.extend(busy.iter().map(|target| format!("a block job works on disk {target}")));
+    let mirrored = xml.disks.iter().filter(|disk| disk.mirrored);
+    found.extend(mirrored.map(|disk| format!("disk {} is being mirrored", disk.target)));
+    found.extend(xml.disks.iter().filter_map(|disk| match &disk.location {
+        DiskLocation::Other(kind) => Some(format!("disk {} is of type {kind}, which Drover cannot move yet", disk.target)),
+        _ => None,
+    }));
+    found.extend(xml.host_devices.iter().map(|device| format!("it uses {device}")));
+    if inspection.snapshots > 0 {
+        found.push(format!("libvirt has {} snapshots of it", inspection.snapshots));
+    }
+    if inspection.managed_save {
+        found.push("a saved image of it waits (virsh managedsave-remove)".to_owned());
+    }
+    found.dedup();
+    found
+}
+
+/// The disks as messages carry them, without what has to be asked for.
+fn from_xml(disks: &[Disk]) -> Vec<GuestDisk> {
+    let known = disks.iter().filter_map(|disk| {
+        let source = match &disk.location {
+            DiskLocation::File(path) => DiskSource::File { path: path.clone() },
+            DiskLocation::Block(path) => DiskSource::Block { path: path.clone(), identity: None },
+            DiskLocation::Network(protocol) => DiskSource::Network { protocol: protocol.clone() },
+            DiskLocation::Empty => DiskSource::Empty,
+            DiskLocation::Other(_) => return None,
+        };
+        Some(GuestDisk {
+            target: disk.target.clone(),
+            source,
+            read_only: disk.read_only,
+            format: disk.format.clone(),
+            capacity_bytes: 0,
+            allocation_bytes: 0,
+            backing_file: disk.backing_file.clone(),
+        })
+    });
+    known.collect()
+}
+
+/// Looks up what tells each block device apart.
+async fn identify(disks: &mut [GuestDisk]) {
+    for disk in disks {
+        if let DiskSource::Block { path, identity } = &mut disk.source {
+            let path = path.clone();
+            *identity = tokio::task::spawn_blocking(move || block_device::identity(&path)).await.unwrap_or_default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Domain, RunState};
+
+    #[test]
+    fn everything_that_is_in_the_way_is_named_at_once() {
+        let xml = "<domain type='kvm'><name>g</name><memory>1</memory><devices>\
+            <disk type='file'><source file='/d/a'/><target dev='vda'/></disk>\
+            <disk type='file'><source file='/d/b'/><mirror/><target dev='vdb'/></disk>\
+            <disk type='nvme'><source/><target dev='vdc'/></disk>\
+            <hostdev type='pci'><alias name='hostdev0'/></hostdev></devices></domain>";
+        let seen = SeenGuest::from(Domain {
+            server: ServerId::random(),
+            name: "g".to_owned(),
+            state: RunState::Running,
+            persistent: true,
+            job: Some(JobKind::Other),
+            marker: None,
+        });
+        let xml = DomainXml::parse(xml).unwrap();
+        let inspection = Inspection { snapshots: 2, managed_save: true };
+        insta::assert_snapshot!(hindrances(&seen, &xml, inspection, &["vda".to_owned()]).join("\n"));
+        assert_eq!(from_xml(&xml.disks).len(), 2);
+    }
+}

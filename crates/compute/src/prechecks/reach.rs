@@ -1,0 +1,99 @@
+//! Whether the source reaches the destination's ports.
+//!
+//! libvirt itself hangs for more than two minutes in `connect` when packets are dropped, and cannot be aborted there; so the ports
+//! are tried before.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tracing::debug;
+
+/// How long the destination listens for the source's try.
+const LISTEN_FOR: Duration = Duration::from_secs(10);
+
+/// Tries a TCP connection to `host`:`port`.
+pub async fn reach(host: &str, port: u16, within: Duration) -> Result<(), String> {
+    let tried = tokio::time::timeout(within, TcpStream::connect((host, port))).await;
+    let why = match tried {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s (are packets dropped on the way?)", within.as_secs()),
+    };
+    Err(format!("{host} port {port}: {why}"))
+}
+
+/// A port that is listened on until somebody connects, for a short while, or until this is dropped without [`Self::keep`].
+#[derive(Debug)]
+pub struct OfferedPort {
+    /// The port.
+    pub port: u16,
+    listening: Option<AbortHandle>,
+}
+
+impl OfferedPort {
+    /// The offer is made: it stays when this is dropped.
+    pub fn keep(mut self) -> u16 {
+        self.listening = None;
+        self.port
+    }
+}
+
+impl Drop for OfferedPort {
+    fn drop(&mut self) {
+        if let Some(listening) = &self.listening {
+            listening.abort();
+        }
+    }
+}
+
+/// Listens on one port of libvirt's migration range. From the top down: libvirt takes its ports from the bottom up. None if no port
+/// is free.
+pub async fn offer_port(ports: RangeInclusive<u16>) -> Option<OfferedPort> {
+    for port in ports.rev() {
+        let Ok(listener) = bind(port).await else { continue };
+        let listening = tokio::spawn(async move {
+            match tokio::time::timeout(LISTEN_FOR, listener.accept()).await {
+                Ok(Ok((_, peer))) => debug!(port, peer = %peer, "migration port was tried"),
+                Ok(Err(error)) => debug!(port, error = %error, "migration port could not be listened on"),
+                Err(_) => debug!(port, "nobody tried the migration port"),
+            }
+        });
+        return Some(OfferedPort { port, listening: Some(listening.abort_handle()) });
+    }
+    None
+}
+
+/// As QEMU does: on all addresses of both families, where the host has both.
+async fn bind(port: u16) -> io::Result<TcpListener> {
+    match TcpListener::bind(("::", port)).await {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => TcpListener::bind(("0.0.0.0", port)).await,
+        bound => bound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_offered_port_is_reached_once_and_taken_ports_are_passed_over() {
+        let taken = bind(0).await.unwrap();
+        let top = taken.local_addr().unwrap().port();
+        let port = offer_port(top - 50..=top).await.unwrap().keep();
+        assert_ne!(port, top);
+        reach("127.0.0.1", port, Duration::from_secs(5)).await.unwrap();
+        assert!(offer_port(top..=top).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_named_with_the_reason() {
+        let listener = bind(0).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let error = reach("127.0.0.1", port, Duration::from_secs(5)).await.unwrap_err();
+        assert!(error.starts_with(&format!("127.0.0.1 port {port}: Connection refused")), "{error}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Whether a guest can be sent to a candidate, seen by its source with what the candidate found: Nova's `migrate_data`.
+
+use drover_common::fault::Fault;
+use drover_common::rpc::latest::{
+    CheckSource, DestinationAddresses, DestinationCheck, GuestDisk, GuestState, MigrateData, MigrateDisk, StorageProbe,
+};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{describe, reach};
+use crate::context::Context;
+use crate::flags::MigrationFlags;
+use crate::storage::decision::{self, Hosts};
+use crate::storage::probe;
+use crate::storage::sharing::{self, Views};
+
+/// Answers `check_can_live_migrate_source`.
+pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData, Fault> {
+    ctx.driver.prepare_migration(question.server);
+    // The tries take as long as the network takes; what else can refuse does not wait for them.
+    let tries = tokio::spawn(connect_tries(ctx, &question.found)?);
+    let looked = tokio::join!(describe::look_again(ctx, question.server, &question.guest.disks), look_for_probes(&question.found));
+    let (guest, source_sees) = (looked.0, looked.1);
+    let decided = guest.and_then(|(guest, disks)| {
+        let disks = decide(question, disks, &source_sees, &ctx.options.host)?;
+        Ok((guest, disks))
+    });
+    let (guest, disks) = match decided {
+        Ok(decided) => decided,
+        Err(fault) => {
+            tries.abort();
+            return Err(fault);
+        }
+    };
+    tries.await.map_err(|error| Fault::unexpected(format_args!("the tries to connect ended: {error}")))??;
+    let found = &question.found;
+    Ok(MigrateData {
+        name: guest.xml.name,
+        persistent: guest.seen.domain.persistent,
+        paused: guest.seen.facts.state != GuestState::Running,
+        xml: guest.text,
+        block_migration: disks.iter().any(|disk| disk.copied),
+        disks,
+        destination: DestinationAddresses {
+            host: question.destination_host.clone(),
+            connect_address: found.connect_address.clone(),
+            inbound_address_set: found.inbound_address_set,
+            graphics_listen_addr_vnc: found.graphics_listen_addr_vnc.clone(),
+            graphics_listen_addr_spice: found.graphics_listen_addr_spice.clone(),
+        },
+    })
+}
+
+/// Whether this host sees each of the destination's probes.
+async fn look_for_probes(found: &DestinationCheck) -> Vec<(String, Result<bool, String>)> {
+    let probes: Vec<StorageProbe> = found.directories.iter().map(|check| check.probe.clone()).collect();
+    if probes.is_empty() {
+        return Vec::new();
+    }
+    let looked = tokio::task::spawn_blocking(move || {
+        let look = |probe: StorageProbe| (probe.directory.clone(), probe::sees(&probe));
+        probes.into_iter().map(look).collect()
+    });
+    looked.await.unwrap_or_default()
+}
+
+fn decide(
+    question: &CheckSource,
+    disks: Vec<GuestDisk>,
+    source_sees: &[(String, Result<bool, String>)],
+    source: &drover_common::ids::HostName,
+) -> Result<Vec<MigrateDisk>, Fault> {
+    let views = Views { source_probes: &question.guest.probes, destination: &question.found, source_sees };
+    let hosts = Hosts { source, destination: &question.destination_host };
+    let judged = disks.into_iter().map(|disk| {
+        let verdict = sharing::verdict(&disk, &views);
+        (disk, verdict)
+    });
+    let disks = decision::decide(judged.collect(), question.block_migration, hosts)?;
+    decision::check_space(&disks, &question.found.directories, question.disk_over_commit, hosts)?;
+    Ok(disks)
+}
+
+/// Tries the destination's libvirt and one of its migration ports, both at once.
+fn connect_tries(ctx: &Context, found: &DestinationCheck) -> Result<BoxFuture<'static, Result<(), Fault>>, Fault> {
+    let (address, within) = (found.connect_address.clone(), ctx.options.connect_probe_timeout);
+    let libvirt = ctx.options.live_migration_uri.tcp_target(&address)?;
+    // Through a tunnel the memory takes libvirt's connection.
+    let tunnelled = ctx.options.live_migration_flags.intersects(MigrationFlags::TUNNELLED);
+    let stream = found.migration_port_probe.filter(|_| !tunnelled);
+    let source = ctx.options.host.clone();
+    Ok(async move {
+        let libvirt = async {
+            match libvirt {
+                Some((host, port)) => reach::reach(&host, port, within).await.map_err(|why| format!("libvirt at {why}")),
+                None => Ok(()),
+            }
+        };
+        let stream = async {
+            match stream {
+                Some(port) => reach::reach(&address, port, within).await.map_err(|why| format!("migration port at {why}")),
+                None => Ok(()),
+            }
+        };
+        let (libvirt, stream) = tokio::join!(libvirt, stream);
+        let failures: Vec<String> = [libvirt, stream].into_iter().filter_map(Result::err).collect();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::precheck(format_args!("{source} does not reach the destination: {}", failures.join("; "))))
+    }
+    .boxed())
+}

@@ -1,0 +1,10 @@
+//! Scenarios on the bench: real guests, moved through the whole stack, with everything going wrong that can.
+//!
+//! One at a time: `cargo test -p drover-tests --test live` (see `deploy/dev/test` for what it needs around it).
+
+mod cloud;
+mod faults;
+mod moves;
+mod refusals;
+mod verdicts;
+mod vm;
