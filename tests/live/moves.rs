@@ -117,7 +117,12 @@ fn a_domain_moved_by_hand_keeps_its_server() {
         .host("h1")
         .virsh(["migrate", "--live", "--p2p", "--persistent", "--undefinesource", vm.name(), uri])
         .expect("virsh migrate");
-    drover_testkit::wait_for("the books to follow", Duration::from_secs(90), || vm.host() == "h2").expect("followed");
+    drover_testkit::wait_for("the books to follow", Duration::from_secs(90), || {
+        let server = vm.server();
+        assert!(server.is_object(), "the server must be there all the time");
+        server["OS-EXT-SRV-ATTR:host"] == "h2"
+    })
+    .expect("followed");
     vm.assert_on("h2", "ACTIVE");
     vm.start_migration(Some("h1"));
     vm.ended("completed", SOON);

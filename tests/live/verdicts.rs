@@ -1,4 +1,4 @@
-//! The verdict table of design.md section 3, row by row, as far as a row can be forced.
+//! The verdict table (`conductor/src/recovery/plan.rs`), row by row, as far as a row can be forced.
 //!
 //! libvirt's protocol ends with a call of the source's libvirtd to the destination's (Finish) and its answer. Dropping either on the
 //! way, after the memory has arrived, brings about what is otherwise a matter of milliseconds: both copies stand, or both run.
@@ -131,12 +131,30 @@ fn both_run_the_destinations_is_suspended_neither_is_destroyed_and_an_operator_c
     let finding = findings["findings"].as_array().expect("findings").iter().find(|f| f["server_uuid"] == vm.id());
     assert_eq!(finding.expect("a finding about the guest")["kind"], "ownership_conflict", "{findings:#}");
     assert_eq!(vm.server()["status"], "MIGRATING", "it is not decided");
-    // The operator's choice: the source's copy is the guest.
-    cloud.host("h2").virsh(["destroy", vm.name()]).expect("virsh destroy");
+    keep(&cloud, &vm, "h3").expect_err("h3 has no part in it");
+    keep(&cloud, &vm, "h1").expect("the operator's choice");
     vm.ended("failed", AFTER_LIBVIRTS_PATIENCE);
-    assert_eq!(vm.server()["OS-EXT-SRV-ATTR:host"], "h1");
+    vm.assert_on("h1", "ACTIVE");
     let left = cloud.api.get("2.80", "/drover/v1/findings").body;
     assert!(!left.to_string().contains(vm.id()), "the finding is resolved: {left:#}");
+}
+
+/// `drover server keep`, as an operator calls it.
+fn keep(cloud: &Cloud, vm: &Vm<'_>, host: &str) -> drover_testkit::Result<String> {
+    cloud.bench.drover(["server", "keep", vm.id(), host])
+}
+
+#[test]
+fn both_run_and_an_operator_chooses_the_destinations() {
+    let cloud = Cloud::new();
+    let vm = cut_off(&cloud, &GuestSpec::new("keep-h2", "h1"), &Cut::Answer);
+    wait_for_state(&cloud, &vm, "h2", "running");
+    wait_for_state(&cloud, &vm, "h1", "running");
+    mend(&cloud);
+    wait_for_state(&cloud, &vm, "h2", "paused");
+    keep(&cloud, &vm, "h2").expect("the operator's choice");
+    vm.ended("completed", AFTER_LIBVIRTS_PATIENCE);
+    vm.assert_on("h2", "ACTIVE");
 }
 
 #[test]

@@ -93,6 +93,8 @@ pub(crate) enum Rule {
     DroverMigrationsShow,
     /// What an operator should look at (`/drover/v1/findings`).
     DroverFindingsIndex,
+    /// Choose whose copy a guest is (`/drover/v1/servers/{id}/keep`).
+    DroverServersKeep,
 }
 names!("policy rule", Rule {
     MigrateLive = "os_compute_api:os-migrate-server:migrate_live",
@@ -124,6 +126,7 @@ names!("policy rule", Rule {
     InstanceActionsEventsDetails = "os_compute_api:os-instance-actions:events:details",
     DroverMigrationsShow = "drover:migrations:show",
     DroverFindingsIndex = "drover:findings:index",
+    DroverServersKeep = "drover:servers:keep",
 });
 
 impl Rule {
@@ -158,7 +161,8 @@ impl Rule {
             | Self::InstanceActionsEvents
             | Self::InstanceActionsEventsDetails
             | Self::DroverMigrationsShow
-            | Self::DroverFindingsIndex => Check::Admin,
+            | Self::DroverFindingsIndex
+            | Self::DroverServersKeep => Check::Admin,
         }
     }
 }

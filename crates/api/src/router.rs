@@ -61,6 +61,7 @@ fn extension_routes(app: &AppState) -> Router {
     Router::new()
         .route("/drover/v1/migrations/{id}", get(extension::migrations::show))
         .route("/drover/v1/findings", get(extension::findings::index))
+        .route("/drover/v1/servers/{id}/keep", post(extension::keep::run))
         .method_not_allowed_fallback(webob::not_found)
         .fallback(webob::not_found)
         .with_state(app.clone())

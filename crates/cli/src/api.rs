@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::http::StatusCode;
+use ureq::http::{Response, StatusCode};
+use ureq::{Body, RequestBuilder};
 
 use crate::Endpoint;
 
@@ -59,22 +60,37 @@ impl Client {
     /// The value under `key` in what the API says at `path`.
     pub(crate) fn get(&self, path: &str, query: &[(&str, &str)], key: &str) -> Result<Value, ApiError> {
         let url = format!("{}{path}", self.endpoint);
-        let mut request = self.agent.get(&url).query_pairs(query.iter().copied());
-        request = request.header("OpenStack-API-Version", MICROVERSION).header("Accept", "application/json");
-        if let Some(token) = &self.token {
-            request = request.header("X-Auth-Token", token);
+        let answer = self.answer(self.with_headers(self.agent.get(&url).query_pairs(query.iter().copied())).call())?;
+        let wanted = answer.and_then(|mut document| document.get_mut(key).map(Value::take));
+        wanted.ok_or_else(|| ApiError::NotUnderstood { url, endpoint: self.endpoint.clone() })
+    }
+
+    /// Sends a body to `path`; whatever the API answers to it is not looked at.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<(), ApiError> {
+        let request = self.with_headers(self.agent.post(format!("{}{path}", self.endpoint)));
+        self.answer(request.content_type("application/json").send(body.to_string())).map(drop)
+    }
+
+    fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        let request = request.header("OpenStack-API-Version", MICROVERSION).header("Accept", "application/json");
+        match &self.token {
+            Some(token) => request.header("X-Auth-Token", token),
+            None => request,
         }
+    }
+
+    /// The document of an answer that is no refusal.
+    fn answer(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Option<Value>, ApiError> {
         let unreachable = |source| ApiError::Unreachable { endpoint: self.endpoint.clone(), source: Box::new(source) };
-        let mut response = request.call().map_err(unreachable)?;
+        let mut response = answer.map_err(unreachable)?;
         let status = response.status();
         let text = response.body_mut().read_to_string().map_err(unreachable)?;
         let document: Option<Value> = serde_json::from_str(&text).ok();
-        if !status.is_success() {
-            let message = document.as_ref().and_then(message).unwrap_or("the API gave no reason").to_owned();
-            return Err(ApiError::Refused { status, message });
+        if status.is_success() {
+            return Ok(document);
         }
-        let wanted = document.and_then(|mut document| document.get_mut(key).map(Value::take));
-        wanted.ok_or_else(|| ApiError::NotUnderstood { url, endpoint: self.endpoint.clone() })
+        let message = document.as_ref().and_then(message).unwrap_or("the API gave no reason").to_owned();
+        Err(ApiError::Refused { status, message })
     }
 }
 

@@ -5,6 +5,7 @@ mod api;
 mod database;
 mod findings;
 mod migrations;
+mod servers;
 mod table;
 
 use std::path::PathBuf;
@@ -32,6 +33,11 @@ enum Noun {
     Migration {
         #[command(subcommand)]
         verb: MigrationVerb,
+    },
+    /// Servers.
+    Server {
+        #[command(subcommand)]
+        verb: ServerVerb,
     },
     /// What an operator should look at.
     Finding {
@@ -85,6 +91,19 @@ enum MigrationVerb {
 }
 
 #[derive(Debug, Subcommand)]
+enum ServerVerb {
+    /// In an ownership conflict: keep the copy on this host, remove the other one, whatever it does.
+    Keep {
+        /// The server's UUID.
+        server: String,
+        /// The host whose copy is the guest.
+        host: String,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum FindingVerb {
     /// List open findings, oldest first.
     List {
@@ -132,6 +151,9 @@ fn run(noun: Noun) -> Result<ExitCode, CommandError> {
         }
         Noun::Migration { verb: MigrationVerb::Show { id, watch, endpoint } } => {
             return Ok(migrations::show(&api::Client::new(&endpoint)?, id, watch)?);
+        }
+        Noun::Server { verb: ServerVerb::Keep { server, host, endpoint } } => {
+            servers::keep(&api::Client::new(&endpoint)?, &server, &host)?;
         }
         Noun::Finding { verb: FindingVerb::List { endpoint } } => findings::list(&api::Client::new(&endpoint)?)?,
     }

@@ -181,6 +181,7 @@ fn messages_to_a_compute_agent() {
         ToCompute::RollbackLiveMigrationAtDestination(clean_up(Authority::Debt { id: 3 })),
         ToCompute::ResumeGuest(of()),
         ToCompute::SuspendGuest(of()),
+        ToCompute::DiscardGuest(of()),
         ToCompute::ReportDomains,
     ];
     for message in messages {

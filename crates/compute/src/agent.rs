@@ -16,7 +16,7 @@ use tracing::{Instrument, debug, info_span, warn};
 
 use crate::actor::Command;
 use crate::context::Context;
-use crate::migration::{destination, post, power, rollback, source};
+use crate::migration::{destination, discard, post, power, rollback, source};
 use crate::{domains, facts, prechecks, registration};
 
 const LAST_MOMENT: Duration = Duration::from_secs(2);
@@ -89,6 +89,7 @@ async fn handle(ctx: &Arc<Context>, incoming: Incoming, message: ToCompute) {
         ToCompute::RollbackLiveMigrationAtDestination(order) => answer(ctx, incoming, rollback::rollback(ctx, &order)).await,
         ToCompute::ResumeGuest(of) => answer(ctx, incoming, power::resume_guest(ctx, of)).await,
         ToCompute::SuspendGuest(of) => answer(ctx, incoming, power::suspend_guest(ctx, of)).await,
+        ToCompute::DiscardGuest(of) => answer(ctx, incoming, discard::discard_guest(ctx, of)).await,
         ToCompute::ReportDomains => {
             ctx.domains.request();
             incoming.ack().await;

@@ -2,10 +2,10 @@
 //!
 //! One server per UUID. A domain that is arriving, or that an open migration is about, is left to that migration. A known UUID is
 //! never adopted again as another server: the recorded host's word counts first; another host's *active* copy takes over only once
-//! the recorded host's is gone; two active copies are a conflict, an inactive one beside the recorded one is a leftover.
+//! the recorded host's is gone or off; two active copies are a conflict, an inactive one beside the recorded one is a leftover.
 
 use drover_common::rpc::latest::{DomainReport, GuestState, JobKind};
-use drover_common::server::VmState;
+use drover_common::server::{PowerState, VmState};
 use drover_store::findings::FindingKind;
 use drover_store::migrations::Migration;
 use drover_store::servers::{Observer, Server, vm_state_of};
@@ -60,10 +60,12 @@ pub(crate) fn reported(
             ),
         };
     }
-    if server.deleted_at.is_some() || recorded_here {
+    let active = domain.state.is_active();
+    let recorded_is_off = matches!(server.power_state, PowerState::Shutdown | PowerState::Crashed);
+    if recorded_here || server.deleted_at.is_some() || (active && recorded_is_off) {
         return Decision::Adopt { vm_state: followed(server, domain.state) };
     }
-    if !domain.state.is_active() {
+    if !active {
         return Decision::Finding {
             kind: FindingKind::Leftover,
             details: format!("{} has an inactive definition of {}, which is on {}", observer.host, server.uuid, server.host),
@@ -88,10 +90,15 @@ fn followed(server: &Server, state: GuestState) -> VmState {
     }
 }
 
-/// Whether a server is gone because its host no longer has its domain.
+/// Whether a server is gone because its host no longer has its domain. One that is in `error` stays for people to see: its guest was
+/// lost, or an operator wants to look at it.
 pub(crate) fn gone(observer: Observer<'_>, known: Option<&Server>, open: Option<&Migration>) -> bool {
     known.is_some_and(|server| {
-        open.is_none() && server.deleted_at.is_none() && server.host == *observer.host && !is_stale(observer, server)
+        open.is_none()
+            && server.vm_state != VmState::Error
+            && server.deleted_at.is_none()
+            && server.host == *observer.host
+            && !is_stale(observer, server)
     })
 }
 
@@ -167,6 +174,11 @@ mod tests {
         let inactive = reported(observer, Some(&known), None, &domain(GuestState::ShutOff));
         assert_eq!(kind(inactive), Some(FindingKind::Leftover));
         assert!(!gone(observer, Some(&known), None), "not this host's to say");
+        known.power_state = PowerState::Shutdown;
+        let off_there = reported(observer, Some(&known), None, &domain(GuestState::Running));
+        assert_eq!(off_there, Decision::Adopt { vm_state: VmState::Active }, "the active copy decides");
+        let both_off = reported(observer, Some(&known), None, &domain(GuestState::ShutOff));
+        assert_eq!(kind(both_off), Some(FindingKind::Leftover));
         known.deleted_at = Some(known.created_at);
         let moved_by_hand = reported(observer, Some(&known), None, &domain(GuestState::Running));
         assert_eq!(moved_by_hand, Decision::Adopt { vm_state: VmState::Active });
@@ -182,6 +194,13 @@ mod tests {
         assert!(matches!(decision, Decision::Finding { kind: FindingKind::ForeignJob, .. }), "{decision:?}");
         let stands = reported(observer, Some(&known), None, &domain(GuestState::PausedMigration));
         assert_eq!(stands, Decision::Adopt { vm_state: VmState::Active });
+    }
+
+    #[test]
+    fn a_lost_guests_server_stays_for_people_to_see() {
+        let (h1, _) = hosts();
+        let known = Server { vm_state: VmState::Error, power_state: PowerState::Shutdown, ..server("h1") };
+        assert!(!gone(from(&h1, Incarnation::random(), 1), Some(&known), None));
     }
 
     #[test]

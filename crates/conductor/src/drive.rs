@@ -1,12 +1,13 @@
 //! Driving: one row, under its lease, decision by decision, until there is nothing to do but wait.
 //!
-//! The lease is renewed in the background; when it is lost, the drive stops before its next side effect. A write that finds the row
+//! The lease belongs to the drive, not to the process, so one process does not drive a row twice either. It is renewed in the
+//! background; when it is lost, the drive stops before its next side effect. A write that finds the row
 //! changed (an agent was granted something meanwhile) is no error: the row is read anew and decided anew.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_common::ids::{MigrationId, Revision};
+use drover_common::ids::{Incarnation, MigrationId, Revision};
 use drover_common::migration::JobResult;
 use drover_common::rpc::latest::HostFacts;
 use drover_common::telemetry;
@@ -50,6 +51,10 @@ impl Step {
     }
 }
 
+/// Drives that one conductor has at a time: each may wait for an agent for up to a minute. Rows beyond are left to the sweep.
+pub(crate) const DRIVES_MAX: usize = 256;
+/// A database that takes longer to renew a lease will not have it renewed in time.
+const RENEW_WITHIN: Duration = Duration::from_secs(2);
 /// After a failed database statement.
 const AFTER_ERROR: Duration = Duration::from_secs(2);
 
@@ -57,65 +62,86 @@ impl Conductor {
     /// Takes the lease of a migration and drives it on a task of its own; done with the message as soon as the lease (or the count
     /// of events, when another conductor has the lease) is written.
     pub(crate) async fn start_drive(self: &Arc<Self>, id: MigrationId, news: Option<News>) -> Done {
-        match self.take_lease(id).await {
+        let Ok(place) = Arc::clone(&self.drives).try_acquire_owned() else {
+            return self.leave_to_the_sweep(id).await;
+        };
+        let me = Incarnation::random();
+        match self.take_lease(id, me).await {
             Ok(Some(row)) => {
                 let span = info_span!("conductor.drive", migration.id = %id, server.id = %row.server, request.id = %row.request_id);
                 let conductor = Arc::clone(self);
-                self.life.spawn(async move { conductor.drive(row, news).await }.instrument(span));
+                let drive = async move {
+                    conductor.drive(row, me, news).await;
+                    drop(place);
+                };
+                self.life.spawn(drive.instrument(span));
                 Done::Yes
             }
             Ok(None) => {
-                debug!(migration.id = %id, "closed, or driven by another conductor, which has been told");
+                debug!(migration.id = %id, "closed, or driven already: the driver has been told");
                 Done::Yes
             }
             Err(error) => Done::Again(error),
         }
     }
 
-    async fn take_lease(&self, id: MigrationId) -> Result<Option<Migration>, StoreError> {
+    async fn take_lease(&self, id: MigrationId, me: Incarnation) -> Result<Option<Migration>, StoreError> {
         let mut tx = self.store.begin().await?;
         need_not_survive_a_crash(&mut tx).await?;
-        let row = lease::take(&mut tx, id, self.me).await?;
+        let row = lease::take(&mut tx, id, me).await?;
         commit(tx).await?;
         Ok(row)
     }
 
+    async fn leave_to_the_sweep(&self, id: MigrationId) -> Done {
+        let note = async {
+            let mut conn = self.store.connection().await?;
+            lease::note(&mut conn, id).await
+        };
+        match note.await {
+            Ok(()) => Done::Yes,
+            Err(error) => Done::Again(error),
+        }
+    }
+
     /// Drives a row whose lease is ours until there is nothing to do but wait.
-    async fn drive(self: Arc<Self>, row: Migration, news: Option<News>) {
+    async fn drive(self: Arc<Self>, row: Migration, me: Incarnation, news: Option<News>) {
         let id = row.id;
         let lost = CancellationToken::new();
-        let keeper = tokio::spawn(Arc::clone(&self).keep_lease(id, lost.clone()));
+        let keeper = tokio::spawn(Arc::clone(&self).keep_lease(id, me, lost.clone()));
         tokio::select! {
             biased;
             () = lost.cancelled() => warn!("lease lost: another conductor goes on"),
-            () = Box::pin(self.decide_and_act(row, news)) => {}
+            () = Box::pin(self.decide_and_act(row, me, news)) => {}
         }
         keeper.abort();
     }
 
-    async fn keep_lease(self: Arc<Self>, id: MigrationId, lost: CancellationToken) {
+    async fn keep_lease(self: Arc<Self>, id: MigrationId, me: Incarnation, lost: CancellationToken) {
         let mut last = tokio::time::Instant::now();
         loop {
             tokio::time::sleep(lease::LEASE / 3).await;
             let renewed = async {
                 let mut conn = self.store.connection().await?;
-                lease::renew(&mut conn, id, self.me).await
+                lease::renew(&mut conn, id, me).await
             };
-            match renewed.await {
-                Ok(Some(_)) => last = tokio::time::Instant::now(),
-                Ok(None) => break,
-                Err(error) => {
-                    warn!(error = telemetry::chain(&error), migration.id = %id, "lease not renewed");
-                    if last.elapsed() >= lease::LEASE {
-                        break;
-                    }
+            match tokio::time::timeout(RENEW_WITHIN, renewed).await {
+                Ok(Ok(Some(_))) => {
+                    last = tokio::time::Instant::now();
+                    continue;
                 }
+                Ok(Ok(None)) => break,
+                Ok(Err(error)) => warn!(error = telemetry::chain(&error), migration.id = %id, "lease not renewed"),
+                Err(_) => warn!(migration.id = %id, "lease not renewed: the database does not answer"),
+            }
+            if last.elapsed() >= lease::LEASE {
+                break;
             }
         }
         lost.cancel();
     }
 
-    async fn decide_and_act(self: &Arc<Self>, mut row: Migration, mut news: Option<News>) {
+    async fn decide_and_act(self: &Arc<Self>, mut row: Migration, me: Incarnation, mut news: Option<News>) {
         let mut facts = Facts::NONE;
         loop {
             if let Some(news) = news.take_if(|news| news.revision == Some(row.revision)) {
@@ -136,11 +162,11 @@ impl Conductor {
                 Step::Closed => return,
                 Step::Facts(new) => facts = new,
                 Step::Row(new) => row = *new,
-                Step::Changed => match self.read_again(&row).await {
+                Step::Changed => match self.read_again(&row, me).await {
                     Some(new) => row = new,
                     None => return,
                 },
-                Step::Wait(why, look_again_in) => match self.let_go(&row, &why, look_again_in).await {
+                Step::Wait(why, look_again_in) => match self.let_go(&row, me, &why, look_again_in).await {
                     Some(new) => {
                         row = new;
                         facts = Facts::NONE;
@@ -155,10 +181,10 @@ impl Conductor {
     }
 
     /// Reads the row under the lease; `None` if that is lost, the row is closed, or the database is away (the sweep comes back).
-    async fn read_again(&self, row: &Migration) -> Option<Migration> {
+    async fn read_again(&self, row: &Migration, me: Incarnation) -> Option<Migration> {
         let read = async {
             let mut conn = self.store.connection().await?;
-            lease::renew(&mut conn, row.id, self.me).await
+            lease::renew(&mut conn, row.id, me).await
         };
         match read.await {
             Ok(row) => row,
@@ -170,13 +196,13 @@ impl Conductor {
     }
 
     /// Lets go of the lease unless something came meanwhile: then the row as it is now.
-    async fn let_go(&self, row: &Migration, why: &str, look_again_in: Duration) -> Option<Migration> {
+    async fn let_go(&self, row: &Migration, me: Incarnation, why: &str, look_again_in: Duration) -> Option<Migration> {
         let release = async {
             let mut conn = self.store.connection().await?;
-            if lease::release(&mut conn, row.id, self.me, row.wanted, look_again_in, Some(why)).await? {
+            if lease::release(&mut conn, row.id, me, row.wanted, look_again_in, Some(why)).await? {
                 return Ok(None);
             }
-            lease::renew(&mut conn, row.id, self.me).await
+            lease::renew(&mut conn, row.id, me).await
         };
         let again: Result<Option<Migration>, StoreError> = release.await;
         again.unwrap_or_else(|error| {
@@ -206,6 +232,7 @@ impl Conductor {
             Next::DestroyDestination => self.destroy_destination(row).await,
             Next::ResumeSource => self.resume_source(row).await,
             Next::Conflict { suspend } => self.conflict(row, suspend).await,
+            Next::Discard { keep } => self.discard(row, keep).await,
             Next::Undecidable(why) => self.undecidable(row, &why).await,
             Next::GuestLost => self.guest_lost(row).await,
         }

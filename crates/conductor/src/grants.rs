@@ -50,7 +50,19 @@ fn by_row(row: &Migration, host: &HostName, request: &GrantRequest) -> Answer {
         (GrantKind::Resume, MigrationStatus::RollingBack) if source => Answer::Yes,
         (GrantKind::CleanSource, MigrationStatus::PostMigrating) if source => Answer::Yes,
         (GrantKind::RollbackDestination, MigrationStatus::RollingBack) if destination => Answer::Yes,
-        (GrantKind::Suspend, MigrationStatus::Running) if destination => Answer::Yes,
+        // An operator keeps the destination's copy, which was stopped while nobody knew.
+        (GrantKind::Resume, MigrationStatus::PostMigrating) if destination && row.keep.as_ref() == Some(host) => Answer::Yes,
+        (GrantKind::Discard, MigrationStatus::Running | MigrationStatus::RunningPostCopy | MigrationStatus::RollingBack)
+            if (source || destination) && row.keep.as_ref().is_some_and(|keep| keep != host) =>
+        {
+            Answer::Yes
+        }
+        // Both run: a lost Finish shows in any of these.
+        (GrantKind::Suspend, MigrationStatus::Running | MigrationStatus::RunningPostCopy | MigrationStatus::RollingBack)
+            if destination =>
+        {
+            Answer::Yes
+        }
         _ => Answer::No("the migration is not where this may be done"),
     }
 }
@@ -146,8 +158,8 @@ mod tests {
 
     /// For each status: which host is granted what.
     #[test]
-    fn a_grant_is_given_in_one_status_to_one_host_only() {
-        use GrantKind::{CleanSource, PostCopy, Resume, RollbackDestination, Start, Suspend};
+    fn a_grant_is_given_where_it_belongs_and_to_one_host_only() {
+        use GrantKind::{CleanSource, Discard, PostCopy, Resume, RollbackDestination, Start, Suspend};
         use MigrationStatus::{PostMigrating, Preparing, RollingBack, Running, RunningPostCopy};
         let given = [
             (Start, Preparing, "h1"),
@@ -157,8 +169,10 @@ mod tests {
             (CleanSource, PostMigrating, "h1"),
             (RollbackDestination, RollingBack, "h2"),
             (Suspend, Running, "h2"),
+            (Suspend, RunningPostCopy, "h2"),
+            (Suspend, RollingBack, "h2"),
         ];
-        for kind in [Start, PostCopy, Resume, RollbackDestination, Suspend, CleanSource] {
+        for kind in [Start, PostCopy, Resume, RollbackDestination, Suspend, CleanSource, Discard] {
             for &status in MigrationStatus::ALL {
                 for name in ["h1", "h2", "h3"] {
                     let row = migration(status, "h1", Some("h2"));
@@ -168,6 +182,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_copy_is_discarded_only_where_an_operator_did_not_keep_it() {
+        let life = Incarnation::random();
+        let mut row = migration(MigrationStatus::Running, "h1", Some("h2"));
+        let discard = |row: &Migration, name| by_row(row, &host(name), &request(GrantKind::Discard, row.attempt.0, life));
+        assert!(matches!(discard(&row, "h2"), Answer::No(_)), "nobody chose");
+        row.keep = Some(host("h1"));
+        assert_eq!(discard(&row, "h2"), Answer::Yes);
+        assert!(matches!(discard(&row, "h1"), Answer::No(_)), "it is the one that was kept");
+        assert!(matches!(discard(&row, "h3"), Answer::No(_)));
+        row.status = MigrationStatus::PostMigrating;
+        assert!(matches!(discard(&row, "h2"), Answer::No(_)));
+        let resume = |row: &Migration, name| by_row(row, &host(name), &request(GrantKind::Resume, row.attempt.0, life));
+        assert!(matches!(resume(&row, "h2"), Answer::No(_)), "the source's was kept");
+        row.keep = Some(host("h2"));
+        assert_eq!(resume(&row, "h2"), Answer::Yes);
     }
 
     #[test]

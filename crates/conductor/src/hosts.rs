@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use drover_common::bus::ReplyTo;
 use drover_common::fault::Fault;
 use drover_common::ids::{HostName, Incarnation, ServerId};
-use drover_common::rpc::latest::{DomainsReport, HostUp, HostWelcome, OfAttempt, Watch};
+use drover_common::rpc::latest::{DomainsReport, HostUp, HostWelcome, OfAttempt, ToCompute, Watch};
 use drover_common::telemetry;
 use drover_store::findings::{self, FindingKind};
 use drover_store::migrations::{self, lease};
@@ -79,9 +79,10 @@ impl Conductor {
         if let Err(refused) = hosts::host_up(&mut tx, host, service, up.incarnation, &up.inventory).await? {
             return Ok(Err(refused));
         }
-        self.apply_domains(&mut tx, host, &up.inventory.hypervisor_hostname, &up.domains).await?;
+        let ask = self.apply_domains(&mut tx, host, &up.inventory.hypervisor_hostname, &up.domains).await?;
         let open = migrations::watched_by_source(&mut tx, host).await?;
         commit(tx).await?;
+        self.ask_for_domains(&ask).await;
         let watch = open
             .iter()
             .map(|row| Watch {
@@ -118,8 +119,10 @@ impl Conductor {
             let mut tx = self.store.begin().await?;
             match hosts::present_life(&mut tx, host).await? {
                 Some((life, node)) if life == report.incarnation => {
-                    self.apply_domains(&mut tx, host, &node, report).await?;
-                    commit(tx).await
+                    let ask = self.apply_domains(&mut tx, host, &node, report).await?;
+                    commit(tx).await?;
+                    self.ask_for_domains(&ask).await;
+                    Ok(())
                 }
                 _ => {
                     debug!(host = %host, "domains of an earlier life, or of a host that has not introduced itself");
@@ -133,19 +136,33 @@ impl Conductor {
         }
     }
 
+    /// These hosts have the only copy of a guest that has just left another: their next report would come within a minute, this one
+    /// comes now.
+    async fn ask_for_domains(&self, hosts: &[HostName]) {
+        for host in hosts {
+            if let Err(fault) = self.agents.cast(host, ToCompute::ReportDomains, None).await {
+                debug!(host = %host, error = %fault, "not asked for its domains; it reports them by itself");
+            }
+        }
+    }
+
+    /// Writes what a report means; returns the hosts that should be looked at again at once.
     async fn apply_domains(
         &self,
         tx: &mut Transaction,
         host: &HostName,
         node: &str,
         report: &DomainsReport,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<HostName>, StoreError> {
         let observer = Observer { host, node, incarnation: report.incarnation, sequence: report.sequence };
         let reported: Vec<Uuid> = report.domains.iter().map(|d| d.server.0).collect();
         let mut missing: Vec<Uuid> = report.gone.iter().map(|s| s.0).collect();
         if report.complete {
-            let on_host = servers::on_host(tx, host).await?;
-            missing.extend(on_host.into_iter().map(|s| s.0).filter(|uuid| !reported.contains(uuid)));
+            let on_host = servers::on_host(tx, host).await?.into_iter().map(|s| s.0);
+            let found = findings::servers_on_host(tx, host).await?;
+            missing.extend(on_host.chain(found).filter(|uuid| !reported.contains(uuid)));
+            missing.sort_unstable();
+            missing.dedup();
         }
         let all: Vec<Uuid> = reported.iter().chain(&missing).copied().collect();
         let known: HashMap<ServerId, _> = servers::lock_all(tx, &all).await?.into_iter().map(|s| (s.uuid, s)).collect();
@@ -167,6 +184,9 @@ impl Conductor {
                     }
                 }
                 Decision::Finding { kind, details } => {
+                    if kind == FindingKind::Leftover {
+                        findings::resolve(tx, FindingKind::OwnershipConflict, domain.server, Some(host)).await?;
+                    }
                     if findings::raise(tx, kind, domain.server, host, &details).await? {
                         warn!(host = %host, server.id = %domain.server, kind = %kind, "{details}");
                     }
@@ -176,14 +196,24 @@ impl Conductor {
                 findings::resolve(tx, FindingKind::ForeignJob, domain.server, Some(host)).await?;
             }
         }
+        let mut ask = Vec::new();
         for uuid in missing {
             let id = ServerId(uuid);
             if adoption::gone(observer, known.get(&id), open.get(&id)) {
-                info!(host = %host, server.id = %id, "domain is gone");
-                servers::gone(tx, observer, id).await?;
+                let elsewhere = findings::hosts_in_conflict(tx, id, host).await?;
+                if elsewhere.is_empty() {
+                    info!(host = %host, server.id = %id, "domain is gone");
+                    servers::gone(tx, observer, id).await?;
+                } else {
+                    info!(host = %host, server.id = %id, "domain is gone, and another host has an active copy");
+                    servers::left(tx, observer, id).await?;
+                    ask.extend(elsewhere);
+                }
             }
-            findings::resolve(tx, FindingKind::Leftover, id, Some(host)).await?;
+            if !open.contains_key(&id) {
+                findings::resolve_all_on_host(tx, id, host).await?;
+            }
         }
-        Ok(())
+        Ok(ask)
     }
 }

@@ -42,7 +42,7 @@ use drover_common::config::{Config, ConfigError};
 use drover_common::ids::Incarnation;
 use drover_common::lifecycle::Life;
 use drover_store::{Store, StoreError};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::agents::Agents;
 use crate::hosts::Heartbeats;
@@ -66,6 +66,7 @@ pub struct Conductor {
     agents: Agents,
     settings: Settings,
     heartbeats: Heartbeats,
+    drives: Arc<Semaphore>,
     me: Incarnation,
     life: Life,
 }
@@ -73,12 +74,21 @@ pub struct Conductor {
 impl Conductor {
     /// Puts one together; [`Conductor::serve`] sets it to work.
     pub fn new(store: Store, bus: Bus, settings: Settings, me: Incarnation, life: Life) -> Arc<Self> {
-        Arc::new(Self { agents: Agents::new(bus.clone()), store, bus, settings, heartbeats: Heartbeats::default(), me, life })
+        Arc::new(Self {
+            agents: Agents::new(bus.clone()),
+            store,
+            bus,
+            settings,
+            heartbeats: Heartbeats::default(),
+            drives: Arc::new(Semaphore::new(drive::DRIVES_MAX)),
+            me,
+            life,
+        })
     }
 
     /// Takes messages and sweeps, until it is told to stop.
     pub async fn serve(self: &Arc<Self>, inbox: mpsc::Receiver<bus::Incoming>) {
-        self.life.spawn(Arc::clone(self).sweep_all());
+        self.sweep_all();
         self.life.ready();
         Arc::clone(self).consume(inbox).await;
     }

@@ -13,6 +13,10 @@ use crate::Conductor;
 /// Who wrote a message publishes it at once; what is older was left behind.
 const LEFT_OVER_AFTER: Duration = Duration::from_secs(2);
 const BATCH: i64 = 100;
+/// A broker that works confirms within milliseconds.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
+/// Published messages that one sweep forgets at most.
+const PURGE_BATCH: i64 = 5000;
 /// Published rows are kept this long, for people who look for them.
 const KEEP: Duration = Duration::from_hours(24);
 
@@ -30,7 +34,12 @@ impl Conductor {
                 outbox::mark_published(&mut tx, message.id).await?;
                 continue;
             };
-            match self.bus.cast(&address, &envelope).await {
+            // A broker that blocks publishers (a memory alarm) must not keep the transaction open.
+            let Ok(sent) = tokio::time::timeout(CONFIRMED_WITHIN, self.bus.cast(&address, &envelope)).await else {
+                warn!(outbox.id = message.id, "promised message not confirmed by the broker; tried again");
+                break;
+            };
+            match sent {
                 Ok(()) => {
                     outbox::mark_published(&mut tx, message.id).await?;
                     published += 1;
@@ -38,7 +47,7 @@ impl Conductor {
                 Err(error) => warn!(outbox.id = message.id, error = %error, "promised message not published; tried again"),
             }
         }
-        outbox::purge(&mut tx, KEEP, BATCH).await?;
+        outbox::purge(&mut tx, KEEP, PURGE_BATCH).await?;
         commit(tx).await?;
         if published > 0 {
             info!(published, "promised messages published");

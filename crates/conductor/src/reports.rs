@@ -23,8 +23,9 @@ impl Conductor {
             let mut tx = self.store.begin().await?;
             drover_store::need_not_survive_a_crash(&mut tx).await?;
             let (of, progress) = (&report.of, &report.progress);
-            if migrations::record_progress(&mut tx, of.migration, of.attempt, host, progress, SILENT_FOR).await? {
-                servers::set_progress(&mut tx, of.server, progress.percent()).await?;
+            let of_row = migrations::record_progress(&mut tx, of.migration, of.attempt, host, progress, SILENT_FOR).await?;
+            if let Some(server) = of_row {
+                servers::set_progress(&mut tx, server, progress.percent()).await?;
             }
             drover_store::commit(tx).await
         };

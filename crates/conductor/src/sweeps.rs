@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drover_common::telemetry;
 use drover_store::{StoreError, services};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::Conductor;
@@ -37,35 +37,51 @@ impl Conductor {
         services::seen(&mut conn, &self.settings.host, services::CONDUCTOR).await.map(drop)
     }
 
-    /// Runs all timers until the process is told to stop.
-    pub(crate) async fn sweep_all(self: Arc<Self>) {
-        let every = |period| {
-            let mut timer = interval(period);
-            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            timer
-        };
-        let (mut rows, mut heartbeats, mut own, mut debts) =
-            (every(self.settings.sweep_interval), every(HEARTBEAT_BATCH), every(self.settings.report_interval), every(DEBTS));
-        let mut connections = self.bus.connections();
-        loop {
-            tokio::select! {
-                () = self.life.stop.cancelled() => return,
-                _ = rows.tick() => self.sweep_rows_and_outbox().await,
-                // The broker is back: whatever waited for it goes on.
-                Ok(()) = connections.changed() => self.sweep_rows_and_outbox().await,
-                _ = heartbeats.tick() => logged("heartbeats", self.write_heartbeats().await),
-                _ = own.tick() => logged("own heartbeat", self.say_that_we_are_here().await),
-                _ = debts.tick() => self.pay_debts(None).await,
+    /// Runs all timers until the process is told to stop, each on a task of its own: a slow one keeps no other back.
+    pub(crate) fn sweep_all(self: &Arc<Self>) {
+        let conductor = Arc::clone(self);
+        self.life.spawn(async move {
+            let mut connections = conductor.bus.connections();
+            let mut timer = every(conductor.settings.sweep_interval);
+            loop {
+                tokio::select! {
+                    () = conductor.life.stop.cancelled() => return,
+                    _ = timer.tick() => {}
+                    Ok(()) = connections.changed() => {} // The broker is back: whatever waited for it goes on.
+                }
+                conductor.sweep_rows().await;
+                logged("outbox", conductor.publish_left_over().await);
             }
-        }
+        });
+        self.at_intervals(HEARTBEAT_BATCH, |conductor| async move { logged("heartbeats", conductor.write_heartbeats().await) });
+        self.at_intervals(self.settings.report_interval, |conductor| async move {
+            logged("own heartbeat", conductor.say_that_we_are_here().await);
+        });
+        self.at_intervals(DEBTS, |conductor| async move { conductor.pay_debts(None).await });
+    }
+
+    fn at_intervals<F: Future<Output = ()> + Send>(
+        self: &Arc<Self>,
+        period: Duration,
+        work: impl Fn(Arc<Self>) -> F + Send + 'static,
+    ) {
+        let conductor = Arc::clone(self);
+        self.life.spawn(async move {
+            let mut timer = every(period);
+            loop {
+                tokio::select! {
+                    () = conductor.life.stop.cancelled() => return,
+                    _ = timer.tick() => work(Arc::clone(&conductor)).await,
+                }
+            }
+        });
     }
 }
 
-impl Conductor {
-    async fn sweep_rows_and_outbox(self: &Arc<Self>) {
-        self.sweep_rows().await;
-        logged("outbox", self.publish_left_over().await);
-    }
+fn every(period: Duration) -> Interval {
+    let mut timer = interval(period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
 }
 
 fn logged<T>(what: &str, result: Result<T, StoreError>) {

@@ -38,6 +38,7 @@ pub(crate) fn migration(status: MigrationStatus, source: &str, destination: Opti
         reply_to: None,
         abort_requested_by: None,
         force_complete_requested_by: None,
+        keep: None,
         source: host(source),
         source_node: None,
         destination: destination.map(host),

@@ -3,7 +3,9 @@
 use drover_common::ids::{Attempt, HostName, MigrationId, ServerId};
 use drover_common::names;
 use drover_common::rpc::latest::MigrateData;
+use serde_json::Value;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::error::{BadValue, StoreError};
 
@@ -62,37 +64,66 @@ pub async fn owe(
     Ok(())
 }
 
-/// Debts that are open, of one host or of all, oldest first.
-pub async fn open(conn: &mut PgConnection, host: Option<&HostName>) -> Result<Vec<Debt>, StoreError> {
-    let rows = sqlx::query!(
+struct Record {
+    id: i64,
+    migration_id: i64,
+    server_uuid: Uuid,
+    host: String,
+    side: String,
+    left_by: i32,
+    migrate_data: Value,
+}
+
+impl Record {
+    fn read(self) -> Result<Debt, StoreError> {
+        let id = self.id;
+        self.parse().map_err(StoreError::row("cleanup_debts", id))
+    }
+
+    fn parse(self) -> Result<Debt, BadValue> {
+        Ok(Debt {
+            id: self.id,
+            migration: MigrationId(self.migration_id),
+            server: ServerId(self.server_uuid),
+            host: HostName::new(self.host)?,
+            side: self.side.parse()?,
+            left_by: Attempt(self.left_by),
+            data: serde_json::from_value(self.migrate_data)?,
+        })
+    }
+}
+
+/// Debts that are open, of one host or of all, the one that was tried longest ago first; at most `limit`. One that cannot be read
+/// is an error of its own and keeps none of the others back.
+pub async fn open(
+    conn: &mut PgConnection,
+    host: Option<&HostName>,
+    limit: i64,
+) -> Result<Vec<Result<Debt, StoreError>>, StoreError> {
+    let rows = sqlx::query_as!(
+        Record,
         "SELECT id, migration_id, server_uuid, host, side, left_by, migrate_data FROM cleanup_debts
-         WHERE paid_at IS NULL AND ($1::text IS NULL OR host = $1) ORDER BY id LIMIT 1000",
+         WHERE paid_at IS NULL AND ($1::text IS NULL OR host = $1) ORDER BY tried_at NULLS FIRST, id LIMIT $2",
         host.map(HostName::as_str),
+        limit,
     )
     .fetch_all(conn)
     .await
     .map_err(StoreError::query("debts.open"))?;
-    rows.into_iter()
-        .map(|row| {
-            let read = || {
-                Ok(Debt {
-                    id: row.id,
-                    migration: MigrationId(row.migration_id),
-                    server: ServerId(row.server_uuid),
-                    host: HostName::new(row.host)?,
-                    side: row.side.parse()?,
-                    left_by: Attempt(row.left_by),
-                    data: serde_json::from_value(row.migrate_data)?,
-                })
-            };
-            read().map_err(StoreError::row("cleanup_debts", row.id))
-        })
-        .collect()
+    Ok(rows.into_iter().map(Record::read).collect())
 }
 
 /// One debt that is open.
 pub async fn get_open(conn: &mut PgConnection, id: i64) -> Result<Option<Debt>, StoreError> {
-    Ok(open(conn, None).await?.into_iter().find(|debt| debt.id == id))
+    let row = sqlx::query_as!(
+        Record,
+        "SELECT id, migration_id, server_uuid, host, side, left_by, migrate_data FROM cleanup_debts WHERE id = $1 AND paid_at IS NULL",
+        id,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(StoreError::query("debts.get_open"))?;
+    row.map(Record::read).transpose()
 }
 
 /// It is paid.
@@ -106,7 +137,7 @@ pub async fn paid(conn: &mut PgConnection, id: i64) -> Result<(), StoreError> {
 
 /// It could not be paid yet, and why.
 pub async fn failed(conn: &mut PgConnection, id: i64, why: &str) -> Result<(), StoreError> {
-    sqlx::query!("UPDATE cleanup_debts SET last_error = $2 WHERE id = $1", id, why)
+    sqlx::query!("UPDATE cleanup_debts SET last_error = $2, tried_at = now() WHERE id = $1", id, why)
         .execute(conn)
         .await
         .map_err(StoreError::query("debts.failed"))?;

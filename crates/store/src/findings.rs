@@ -6,7 +6,7 @@ use drover_common::names;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::error::StoreError;
+use crate::error::{BadValue, StoreError};
 
 /// What kind of thing was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,6 +84,40 @@ pub async fn resolve(
     .await
     .map_err(StoreError::query("findings.resolve"))?;
     Ok(done.rows_affected())
+}
+
+/// Everything that was found about a guest on one host is over: it has no copy there any more.
+pub async fn resolve_all_on_host(conn: &mut PgConnection, server: ServerId, host: &HostName) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "UPDATE findings SET resolved_at = now() WHERE server_uuid = $1 AND host = $2 AND resolved_at IS NULL",
+        server.0,
+        host.as_str(),
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::query("findings.resolve_all_on_host"))?;
+    Ok(done.rows_affected())
+}
+
+/// Guests about which something is open on this host.
+pub async fn servers_on_host(conn: &mut PgConnection, host: &HostName) -> Result<Vec<Uuid>, StoreError> {
+    sqlx::query_scalar!("SELECT DISTINCT server_uuid FROM findings WHERE host = $1 AND resolved_at IS NULL", host.as_str())
+        .fetch_all(conn)
+        .await
+        .map_err(StoreError::query("findings.servers_on_host"))
+}
+
+/// Other hosts that have an active copy of this guest, by what was found.
+pub async fn hosts_in_conflict(conn: &mut PgConnection, server: ServerId, but: &HostName) -> Result<Vec<HostName>, StoreError> {
+    let hosts = sqlx::query_scalar!(
+        "SELECT host FROM findings WHERE kind = 'ownership_conflict' AND server_uuid = $1 AND host <> $2 AND resolved_at IS NULL",
+        server.0,
+        but.as_str(),
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::query("findings.hosts_in_conflict"))?;
+    hosts.into_iter().map(|host| HostName::new(host).map_err(BadValue::from).map_err(StoreError::row("findings", server))).collect()
 }
 
 /// All that is open, oldest first.

@@ -39,6 +39,11 @@ pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 /// How long a statement waits for a free connection, and for the server to be there at all.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Every statement of ours takes milliseconds: one that takes this long is stuck, and must not keep others waiting. Steps of the
+/// schema may take as long as they need.
+const TIMEOUTS: [(&str, &str); 3] =
+    [("statement_timeout", "30s"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")];
+
 /// The way to the database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -52,7 +57,7 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_pool_size)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options.application_name("drover"));
+            .connect_lazy_with(options.application_name("drover").options(TIMEOUTS));
         Ok(Self { pool })
     }
 
@@ -92,6 +97,9 @@ impl Store {
 async fn take_steps(conn: &mut PgConnection) -> Result<Vec<String>, MigrateError> {
     conn.ensure_migrations_table(&MIGRATOR.table_name).await?;
     let before = conn.list_applied_migrations(&MIGRATOR.table_name).await?;
+    sqlx::query!("SELECT set_config('statement_timeout', '0', false) AS a, set_config('lock_timeout', '0', false) AS b")
+        .fetch_one(&mut *conn)
+        .await?;
     MIGRATOR.run(&mut *conn).await?;
     let new = MIGRATOR.iter().filter(|step| before.iter().all(|applied| applied.version != step.version));
     Ok(new.map(|step| format!("{} {}", step.version, step.description)).collect())

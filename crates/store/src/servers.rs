@@ -448,6 +448,21 @@ pub async fn gone(conn: &mut PgConnection, observer: Observer<'_>, id: ServerId)
     Ok(())
 }
 
+/// Its host has no copy any more, and another host has an active one, which is looked at again: until then the guest is off.
+pub async fn left(conn: &mut PgConnection, observer: Observer<'_>, id: ServerId) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE servers SET power_state = 4, updated_at = now(), observed_incarnation = $2, observed_sequence = $3
+         WHERE uuid = $1 AND deleted_at IS NULL",
+        id.0,
+        observer.incarnation.0,
+        observer.sequence,
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::query("servers.left"))?;
+    Ok(())
+}
+
 /// The ids of the servers recorded on a host.
 pub async fn on_host(conn: &mut PgConnection, host: &HostName) -> Result<Vec<ServerId>, StoreError> {
     let rows = sqlx::query_scalar!("SELECT uuid FROM servers WHERE host = $1 AND deleted_at IS NULL", host.as_str())

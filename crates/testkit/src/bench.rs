@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cluster::{self, Cluster};
+use crate::command::run;
 use crate::error::{BenchError, Result};
 use crate::guest::{self, Guest, GuestSpec};
 use crate::host::Host;
@@ -148,6 +149,12 @@ impl Bench {
     /// Brings the database's schema up to date, as `up` does before it starts Drover's processes.
     pub fn migrate_database(&self) -> Result<()> {
         drover::migrate_database(self.plan, &self.state()?)
+    }
+
+    /// Runs the operators' command line, `drover`, against this bench's API and returns what it prints.
+    pub fn drover<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
+        let mut command = std::process::Command::new(drover::program("drover")?);
+        run(command.args(arguments).env("OS_ENDPOINT", format!("http://{}", self.plan.api())))
     }
 
     /// Makes and starts a guest; see [`GuestSpec`].

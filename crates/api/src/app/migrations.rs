@@ -169,6 +169,22 @@ pub(crate) async fn request_force_complete(
     record_wish(app, tx, asked, migration, names::LIVE_MIGRATION_FORCE_COMPLETE).await.map(Ok)
 }
 
+/// Records an operator's choice between two copies. False when there is nothing to choose.
+pub(crate) async fn request_keep(app: &AppState, asked: &Asked, migration: &Migration, host: &HostName) -> Result<bool, ApiError> {
+    let mut tx = app.store().begin().await?;
+    if !migrations::request_keep(&mut tx, migration.id, host, &asked.caller.user_id).await? {
+        return Ok(false);
+    }
+    let target = format!("server {}", migration.server);
+    let details = format!("migration {}: the copy on {host} is the guest", migration.id);
+    audit::write(&mut tx, entry(asked, "keep", &target, Some(&details))).await?;
+    let promised = outbox::promise(&mut tx, asked.envelope(ToConductor::Wake { migration: migration.id })).await?;
+    commit(tx).await?;
+    outbox::publish(app, promised);
+    tracing::info!(migration.id = %migration.id, server.id = %migration.server, host = %host, "an operator's choice recorded");
+    Ok(true)
+}
+
 async fn status_now(tx: &mut Transaction, migration: &Migration) -> Result<MigrationStatus, ApiError> {
     let now = migrations::get(tx, migration.id).await?;
     Ok(now.map_or(migration.status, |now| now.status))

@@ -1,4 +1,5 @@
 //! Drover's own part of the API, `/drover/v1`: what Nova has no place for. For admins.
 
 pub(crate) mod findings;
+pub(crate) mod keep;
 pub(crate) mod migrations;

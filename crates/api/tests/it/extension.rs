@@ -29,7 +29,7 @@ async fn everything_known_of_a_migration_is_told(pool: PgPool) {
     let progress = Progress { elapsed_ms: 1200, memory_total: 100, iteration: 2, ..Progress::default() };
     let mut conn = cloud.store.connection().await.unwrap();
     let second = std::time::Duration::from_secs(1);
-    assert!(migrations::record_progress(&mut conn, now.id, now.attempt, &now.source, &progress, second).await.unwrap());
+    assert!(migrations::record_progress(&mut conn, now.id, now.attempt, &now.source, &progress, second).await.unwrap().is_some());
     drop(conn);
     cloud.advance(migration.id, Event::RollBack, |row| row.waiting_for = Some("h2 to clean up".to_owned())).await;
     cloud
@@ -58,4 +58,31 @@ async fn findings_are_told_to_admins(pool: PgPool) {
     golden("extension_findings", &cloud.get("2.1", path).await.json());
     let member = cloud.ask_as("alice:p1", Method::GET, "2.1", path, None).await;
     member.assert_refusal("403 forbidden: Policy doesn't allow drover:findings:index to be performed.");
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn an_operator_chooses_only_where_two_copies_were_found(pool: PgPool) {
+    let cloud = Cloud::with_a_server(pool).await;
+    let path = format!("/drover/v1/servers/{}/keep", server_id(1));
+    let keep = async |host: &str| cloud.ask_as("admin", Method::POST, "2.1", &path, Some(&json!({"host": host}))).await;
+    let nothing = format!(
+        "409 conflictingRequest: Instance {} has no migration in an ownership conflict: there is nothing to choose (see \
+         /drover/v1/findings).",
+        server_id(1)
+    );
+    keep("h1").await.assert_refusal(&nothing);
+    cloud.live_migrate(server_id(1), Some("h2")).await.assert_empty(202);
+    let migration = cloud.open_migration(server_id(1)).await;
+    cloud.advance(migration.id, Event::Claimed, |row| row.destination = Some(host_name("h2"))).await;
+    cloud.advance(migration.id, Event::StartGranted, |_| {}).await;
+    keep("h1").await.assert_refusal(&nothing);
+    let mut conn = cloud.store.connection().await.unwrap();
+    findings::raise(&mut conn, FindingKind::OwnershipConflict, server_id(1), &host_name("h2"), "two run").await.unwrap();
+    drop(conn);
+    let third = format!("400 badRequest: Host h3 takes no part in migration {}: choose h1 or h2.", migration.id);
+    keep("h3").await.assert_refusal(&third);
+    let member = cloud.ask_as("alice:p1", Method::POST, "2.1", &path, Some(&json!({"host": "h1"}))).await;
+    member.assert_refusal("403 forbidden: Policy doesn't allow drover:servers:keep to be performed.");
+    keep("h2").await.assert_empty(202);
+    assert_eq!(cloud.open_migration(server_id(1)).await.keep, Some(host_name("h2")));
 }

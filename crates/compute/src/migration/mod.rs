@@ -8,10 +8,12 @@
 //! | clean up after success | source | [`post`] |
 //! | clean up after failure | destination | [`rollback`] |
 //! | let run again, stop in a conflict | either | [`power`] |
+//! | remove the copy that an operator did not choose | either | [`discard`] |
 //!
 //! Each may be asked for any number of times. What cannot be taken back asks for leave first ([`crate::grants`]).
 
 pub mod destination;
+pub mod discard;
 pub mod monitor;
 pub mod policy;
 pub mod post;

@@ -49,7 +49,7 @@ impl Conductor {
     }
 
     /// Whether an operator asserts that the host is fenced. A database that does not answer asserts nothing.
-    async fn is_forced_down(&self, host: &HostName) -> bool {
+    pub(crate) async fn is_forced_down(&self, host: &HostName) -> bool {
         let asked = async {
             let mut conn = self.store.connection().await?;
             drover_store::services::is_forced_down(&mut conn, host).await

@@ -1,7 +1,7 @@
 //! What to do next with a migration: THE decision, pure.
 //!
 //! In: the row, and what source and destination say of the guest, asked after the row's last change. Out: one action. A job under
-//! way on either host is waited for; with none, the table below (design.md 3) decides. *Unknown* is a fact of its own: a host
+//! way on either host is waited for; with none, the table below decides. *Unknown* is a fact of its own: a host
 //! that does not answer proves nothing, only an operator's `force-down` declares it gone ([`Known::Gone`]).
 //!
 //! ```text
@@ -13,7 +13,8 @@
 //! waits               nothing             go back (resumes the source)
 //! waits               waits               go back (destroys the destination's, then resumes the source)
 //! waits               unknown             wait
-//! holds               holds               conflict: suspend the destination's, destroy neither
+//! holds               holds               conflict: suspend the destination's, destroy neither; an operator chooses
+//! post-copy           nothing             undecidable: neither side alone is a whole guest
 //! post-copy on either side                forward only
 //! nothing             nothing             lost
 //! ```
@@ -78,6 +79,17 @@ pub struct View {
     pub force_complete_requested: bool,
     /// How often it was tried again after a roll-back.
     pub retries: i32,
+    /// Whose copy an operator chose.
+    pub keep: Option<Keep>,
+}
+
+/// An operator's choice between two copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// The source's is the guest.
+    Source,
+    /// The destination's is.
+    Destination,
 }
 
 impl View {
@@ -96,6 +108,11 @@ impl View {
             abort_requested: row.abort_requested_by.is_some(),
             force_complete_requested: row.force_complete_requested_by.is_some(),
             retries: row.retries,
+            keep: match &row.keep {
+                None => None,
+                Some(host) if *host == row.source => Some(Keep::Source),
+                Some(_) => Some(Keep::Destination),
+            },
         }
     }
 }
@@ -155,6 +172,11 @@ pub enum Next {
     Conflict {
         /// Whether the destination's copy still runs.
         suspend: bool,
+    },
+    /// Both have a copy, and an operator chose this one: remove the other.
+    Discard {
+        /// The copy that stays.
+        keep: Keep,
     },
     /// Nobody can tell where the guest is whole: raise a finding, wait.
     Undecidable(String),
@@ -248,15 +270,19 @@ fn started(row: &View, facts: &Facts) -> Next {
     }
 }
 
-/// Whether the source's agent or its libvirt is still at it.
+/// Whether the source's agent or its libvirt is still at it. While a wish is open it is told again and again: a nudge may be lost.
 fn under_way(row: &View, source: &HostFacts) -> Option<Next> {
+    let post_copy = row.status == MigrationStatus::RunningPostCopy;
+    // Granted is not begun: as long as the guest runs here, the job can be taken back.
+    let begun = post_copy && !source.guest.as_ref().is_some_and(|guest| guest.state == GuestState::Running);
     let nudge = match (row.abort_requested, row.force_complete_requested) {
-        (true, _) if row.status == MigrationStatus::Running => Some(Nudge::Abort),
-        (_, true) if row.status == MigrationStatus::Running => Some(Nudge::ForceComplete),
+        (true, _) if !begun => Some(Nudge::Abort),
+        (_, true) if !post_copy => Some(Nudge::ForceComplete),
         _ => None,
     };
+    let look_again_in = if nudge.is_some() { PATIENCE } else { JOB };
     let job = source.job == Some(JobKind::MigrationOut) || matches!(source.call, CallState::Pending | CallState::InCall);
-    job.then(|| Next::Wait { why: "libvirt's job".to_owned(), look_again_in: JOB, nudge })
+    job.then(|| Next::Wait { why: "libvirt's job".to_owned(), look_again_in, nudge })
 }
 
 /// The guest is on the source and no job is left: why, and what to make of it.
@@ -379,23 +405,32 @@ fn verdict(row: &View, facts: &Facts) -> Verdict {
     let open = |next| in_order(Verdict::Open(next));
     match (source, destination) {
         (Busy, _) | (_, Busy) => Verdict::Open(wait("libvirt to finish", SOON)),
+        (PostCopy, Absent | Gone) => open(Next::Undecidable(POST_COPY_BROKE.to_owned())),
         (PostCopy, _) | (_, PostCopy) => Verdict::Open(wait("post-copy to finish: neither side alone is a whole guest", PATIENCE)),
         // Its job is over and it runs: it is set free; what the destination still owes becomes a debt.
         (Holds { .. }, Absent | Off { .. } | Waits | Unknown | Gone) => go_back,
-        (Holds { running }, Holds { running: on_destination }) => open(Next::Conflict { suspend: running && on_destination }),
+        (Holds { running }, Holds { running: on_destination }) => open(match row.keep {
+            None => Next::Conflict { suspend: running && on_destination },
+            Some(keep) => Next::Discard { keep },
+        }),
         (Absent | Off { .. } | Waits | Gone, Holds { .. }) => Verdict::SwitchedOver,
         (Waits, Absent | Off { ours: false } | Waits | Gone) => go_back,
+        (Waits, Off { ours: true }) if row.keep == Some(Keep::Source) => in_order(go_back),
+        (Waits, Off { ours: true }) if row.keep == Some(Keep::Destination) => in_order(Verdict::SwitchedOver),
         (Waits, Off { ours: true }) => open(Next::Undecidable(IT_MAY_HAVE_RUN_THERE.to_owned())),
         (Absent | Off { .. } | Gone, Off { ours: true }) => in_order(Verdict::SwitchedOver), // It got there, and then went off.
         (Off { .. }, Absent | Off { ours: false } | Gone) => in_order(go_back),              // It went off before it got there.
         (Absent | Gone, Absent | Off { ours: false } | Gone) => open(Next::GuestLost),
         (Gone, Waits) => open(Next::GuestLost),
+        (Off { .. }, Waits) if row.keep == Some(Keep::Source) => in_order(go_back),
         (Absent | Off { .. }, Waits) => open(Next::Undecidable(ITS_STATE_MAY_BE_THERE.to_owned())),
         (Unknown, _) => Verdict::Open(silent("source", &facts.source)),
         (_, Unknown) => Verdict::Open(silent("destination", &facts.destination)),
     }
 }
 
+const POST_COPY_BROKE: &str = "the guest ran on the destination while its memory still came, and is there no more; the source's \
+                               copy lacks what the guest wrote since, and is left as it is: remove it to have the guest declared lost";
 const IT_MAY_HAVE_RUN_THERE: &str = "the destination has the guest's definition but no QEMU, the source's copy stands: the guest may have \
                                      run on the destination and gone off there, or never have got there";
 const ITS_STATE_MAY_BE_THERE: &str = "the source has no running copy, the destination's stands: whether it got the guest's whole state \

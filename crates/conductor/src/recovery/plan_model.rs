@@ -13,7 +13,10 @@ use super::*;
 enum Copy {
     None,
     Runs,
+    /// Because of the migration.
     Stands,
+    /// We stopped it, since both ran.
+    Suspended,
 }
 
 /// How far libvirt is.
@@ -112,7 +115,7 @@ impl World {
             Fate::JobAdvances => self.job_advances(),
             Fate::JobFails => self.job_fails(),
             Fate::LastAnswerLost if self.job == Job::Confirming => {
-                // libvirt's source cannot know and resumes: the one way to two running copies (design.md 3).
+                // libvirt's source cannot know and resumes: the one way to two running copies.
                 self.source = Copy::Runs;
                 self.forked = true;
                 self.end_job(Some("lost"));
@@ -178,6 +181,7 @@ impl World {
             Copy::None => None,
             Copy::Runs => Some(GuestState::Running),
             Copy::Stands => Some(GuestState::PausedMigration),
+            Copy::Suspended => Some(GuestState::Paused),
         };
         let Known::Seen(facts) = seen(state) else { unreachable!() };
         let job = match (self.job, source) {
@@ -210,6 +214,8 @@ impl World {
                 return false;
             }
             let lets_go = matches!(next, Next::Wait { .. } | Next::Cast | Next::Conflict { .. } | Next::Undecidable(_));
+            let unheard = !self.source_answers || !self.destination_answers;
+            let lets_go = lets_go || (unheard && matches!(next, Next::Discard { .. }));
             if lets_go || next == Next::PreLiveMigration {
                 return true;
             }
@@ -227,9 +233,12 @@ impl World {
             Next::Wait { .. } => {}
             Next::Conflict { suspend } => {
                 if *suspend && self.destination_answers {
-                    self.destination = Copy::Stands;
+                    self.destination = Copy::Suspended;
                 }
             }
+            Next::Discard { keep: Keep::Source } if self.destination_answers => self.destination = Copy::None,
+            Next::Discard { keep: Keep::Destination } if self.source_answers => self.source = Copy::None,
+            Next::Discard { .. } => {}
             Next::RollBack { ending, .. } => self.begin_roll_back(*ending),
             Next::SwitchOver => self.row.status = MigrationStatus::PostMigrating,
             Next::FinishPost => {
@@ -249,7 +258,8 @@ impl World {
             }
             Next::FinishRollBack { .. } => {
                 // Where both are known to run, nobody may close it as if nothing were.
-                self.hushed_up |= self.source_answers && self.destination_answers && self.destination == Copy::Runs;
+                let there = matches!(self.destination, Copy::Runs | Copy::Suspended);
+                self.hushed_up |= self.source_answers && self.destination_answers && there;
                 // The agent destroys a copy that stands for a migration, and refuses to touch one that runs.
                 if self.destination_answers && self.destination == Copy::Stands {
                     self.destination = Copy::None;
@@ -287,7 +297,8 @@ proptest! {
 
     #[test]
     fn whatever_goes_wrong_the_guest_is_never_killed_and_the_record_becomes_true(
-        fates in proptest::collection::vec((proptest::sample::select(FATES), any::<bool>()), 0..30)
+        fates in proptest::collection::vec((proptest::sample::select(FATES), any::<bool>()), 0..30),
+        choice in proptest::sample::select(vec![Keep::Source, Keep::Destination]),
     ) {
         let mut world = World::new();
         let mut open = true;
@@ -310,6 +321,13 @@ proptest! {
         prop_assert!(!world.killed_running && !world.doubled && !world.hushed_up, "{world:?}");
         let conflict = world.forked && world.source == Copy::Runs && world.destination != Copy::None;
         prop_assert!(!open || conflict, "it never ends: {world:?}");
+        if open {
+            world.row.keep = Some(choice);
+            for _ in 0..3 {
+                open = open && world.drive();
+            }
+            prop_assert!(!open, "an operator's choice does not end it: {world:?}");
+        }
         if !conflict {
             let whole = usize::from(world.source == Copy::Runs) + usize::from(world.destination == Copy::Runs);
             prop_assert!(whole == 1 || world.forked, "{world:?}");

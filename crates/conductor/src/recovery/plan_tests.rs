@@ -27,6 +27,7 @@ fn view(status: MigrationStatus) -> View {
         abort_requested: false,
         force_complete_requested: false,
         retries: 0,
+        keep: None,
     }
 }
 
@@ -56,7 +57,7 @@ fn without_marker(known: Known) -> Known {
     Known::Seen(facts)
 }
 
-/// The table of design.md 3, for a migration that runs.
+/// The verdict table, for a migration that runs.
 #[test]
 fn each_row_of_the_verdict_table() {
     use GuestState::{Paused, PausedMigration, Running, RunningPostCopy, ShutOff};
@@ -97,9 +98,82 @@ fn each_row_of_the_verdict_table() {
         let next = plan(&view(MigrationStatus::Running), &facts(source.clone(), destination.clone()));
         assert!(matches!(next, Next::Wait { .. }), "source {source:?}, destination {destination:?}: {next:?}");
     }
-    for (source, destination) in [(&absent, &waits), (&off, &waits), (&waits, &off)] {
+    for (source, destination) in
+        [(&absent, &waits), (&off, &waits), (&waits, &off), (&post_copy, &absent), (&post_copy, &Known::Gone)]
+    {
         let next = plan(&view(MigrationStatus::Running), &facts(source.clone(), destination.clone()));
         assert!(matches!(next, Next::Undecidable(_)), "source {source:?}, destination {destination:?}: {next:?}");
+    }
+}
+
+#[test]
+fn an_operators_choice_ends_a_conflict_and_nothing_else() {
+    let (running, paused) = (seen(Some(GuestState::Running)), seen(Some(GuestState::Paused)));
+    let (absent, waits, off) = (seen(None), seen(Some(GuestState::PausedMigration)), seen(Some(GuestState::ShutOff)));
+    for keep in [Keep::Source, Keep::Destination] {
+        let chosen = View { keep: Some(keep), ..view(MigrationStatus::Running) };
+        assert_eq!(plan(&chosen, &facts(running.clone(), paused.clone())), Next::Discard { keep });
+        let unordered = Facts { ordered: false, ..facts(running.clone(), paused.clone()) };
+        assert_eq!(plan(&chosen, &unordered), Next::Ask { destination: true, ordered: true });
+        // Where there is nothing to choose the facts decide.
+        assert_eq!(plan(&chosen, &facts(absent.clone(), running.clone())), Next::SwitchOver);
+        assert!(matches!(plan(&chosen, &facts(running.clone(), absent.clone())), Next::RollBack { .. }));
+    }
+    let keep = |keep, source: &Known, destination: &Known| {
+        plan(&View { keep: Some(keep), ..view(MigrationStatus::Running) }, &facts(source.clone(), destination.clone()))
+    };
+    assert!(matches!(keep(Keep::Source, &waits, &off), Next::RollBack { .. }));
+    assert_eq!(keep(Keep::Destination, &waits, &off), Next::SwitchOver);
+    assert!(matches!(keep(Keep::Source, &off, &waits), Next::RollBack { .. }));
+    assert!(matches!(keep(Keep::Destination, &absent, &waits), Next::Undecidable(_)), "its state may not be whole");
+}
+
+#[test]
+fn post_copy_that_was_granted_and_never_began_can_be_taken_back() {
+    let granted = view(MigrationStatus::RunningPostCopy);
+    let stayed = facts(seen(Some(GuestState::Running)), seen(None));
+    assert!(matches!(plan(&granted, &stayed), Next::RollBack { ending: Ending::Failed, .. }));
+    let with_job = |state| {
+        let Known::Seen(facts) = seen(Some(state)) else { unreachable!() };
+        Known::Seen(HostFacts { job: Some(JobKind::MigrationOut), call: CallState::InCall, ..facts })
+    };
+    let aborted = View { abort_requested: true, ..granted };
+    let nudged = |state| match plan(&aborted, &facts(with_job(state), seen(None))) {
+        Next::Wait { nudge, .. } => nudge,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(nudged(GuestState::Running), Some(Nudge::Abort));
+    assert_eq!(nudged(GuestState::PausedPostCopy), None, "the guest runs on the other side");
+}
+
+#[test]
+fn every_decision_to_go_along_an_edge_is_legal() {
+    use drover_common::migration::{Event, status};
+    let states = [None, Some(GuestState::Running), Some(GuestState::Paused), Some(GuestState::PausedMigration)]
+        .into_iter()
+        .chain([GuestState::ShutOff, GuestState::PausedPostCopy, GuestState::RunningPostCopy].map(Some));
+    let known: Vec<Known> = states.map(seen).chain([unknown(), Known::Gone, Known::NotAsked]).collect();
+    for &status in MigrationStatus::ALL.iter().filter(|status| !status.is_final()) {
+        for (source, destination) in known.iter().flat_map(|source| known.iter().map(move |destination| (source, destination))) {
+            for abort_requested in [false, true] {
+                let row = View { abort_requested, ..view(status) };
+                let next = plan(&row, &facts(source.clone(), destination.clone()));
+                let event = match &next {
+                    Next::Cancel => Event::Aborted,
+                    Next::TryLeaveQueue => Event::SlotFreed,
+                    Next::RollBack { .. } => Event::RollBack,
+                    Next::SwitchOver => Event::SwitchedOver,
+                    Next::FinishPost => Event::Finished,
+                    Next::FinishRollBack { .. } => Event::RolledBackFailed,
+                    Next::GuestLost => Event::GuestLost,
+                    _ => continue,
+                };
+                assert!(
+                    status::next(status, event).is_some(),
+                    "{status} {event:?}: source {source:?}, destination {destination:?}"
+                );
+            }
+        }
     }
 }
 

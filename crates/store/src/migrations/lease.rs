@@ -1,4 +1,4 @@
-//! Leases: one conductor drives a migration at a time, and no event is missed.
+//! Leases: one drive of a migration at a time, in whichever conductor, and no event is missed.
 //!
 //! [`take`] counts the event and takes the lease if it is free. Who finds it held goes away: the holder sees the count when it
 //! wants to let go ([`release`]) and goes round once more. A holder that died loses the lease when its time is up, and the sweep
@@ -13,17 +13,17 @@ use super::read::{Migration, Record};
 use crate::claims::Limits;
 use crate::error::StoreError;
 
-/// How long a conductor may be silent before another takes over.
+/// How long a driver may be silent before another takes over.
 pub const LEASE: Duration = Duration::from_secs(5);
 
-/// Counts an event for this migration and takes the lease for `me` if nobody else has it. `None`: it is closed, unknown, or
-/// driven by another conductor, which will see the event.
+/// Counts an event for this migration and takes the lease for `me`, a drive that has just begun, if nobody has it. `None`: it is
+/// closed, unknown, or driven already, and that drive will see the event.
 pub async fn take(conn: &mut PgConnection, id: MigrationId, me: Incarnation) -> Result<Option<Migration>, StoreError> {
     let row = sqlx::query_as!(
         Record,
         "UPDATE migrations SET wanted = wanted + 1,
-                driven_by = CASE WHEN driven_by IS NULL OR driven_by = $2 OR lease_until < clock_timestamp() THEN $2 ELSE driven_by END,
-                lease_until = CASE WHEN driven_by IS NULL OR driven_by = $2 OR lease_until < clock_timestamp()
+                driven_by = CASE WHEN driven_by IS NULL OR lease_until < clock_timestamp() THEN $2 ELSE driven_by END,
+                lease_until = CASE WHEN driven_by IS NULL OR lease_until < clock_timestamp()
                                    THEN clock_timestamp() + make_interval(secs => $3) ELSE lease_until END
          WHERE id = $1 AND status NOT IN ('completed', 'failed', 'cancelled', 'error')
          RETURNING *",
@@ -35,6 +35,19 @@ pub async fn take(conn: &mut PgConnection, id: MigrationId, me: Incarnation) -> 
     .await
     .map_err(StoreError::query("migrations.take"))?;
     Ok(row.map(Record::read).transpose()?.filter(|migration| migration.driven_by == Some(me)))
+}
+
+/// Counts an event for this migration without a driver for it: the sweep takes it up.
+pub async fn note(conn: &mut PgConnection, id: MigrationId) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE migrations SET wanted = wanted + 1, deadline = now()
+         WHERE id = $1 AND status NOT IN ('completed', 'failed', 'cancelled', 'error')",
+        id.0,
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::query("migrations.note"))?;
+    Ok(())
 }
 
 /// Goes on with the lease and reads the row anew. `None`: the lease is lost, or the migration closed.

@@ -200,7 +200,26 @@ pub async fn request_force_complete(conn: &mut PgConnection, id: MigrationId, by
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes a sample that the source took of a running copy, and puts off the sweep's next look: whoever reports is alive.
+/// Writes an operator's choice between two copies, `host` being one of the migration's two. Returns whether there is anything to
+/// choose: the migration is open, and both copies (or an undecidable state) were found.
+pub async fn request_keep(conn: &mut PgConnection, id: MigrationId, host: &HostName, by: &str) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "UPDATE migrations m SET keep_host = $2, keep_requested_by = $3, updated_at = clock_timestamp()
+         WHERE id = $1 AND status IN ('running', 'running (post-copy)', 'rolling-back') AND $2 IN (source_compute, dest_compute)
+           AND EXISTS (SELECT FROM findings f WHERE f.server_uuid = m.server_uuid AND f.resolved_at IS NULL
+                       AND f.kind IN ('ownership_conflict', 'undecidable'))",
+        id.0,
+        host.as_str(),
+        by,
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::query("migrations.request_keep"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Writes a sample that the source took of a running copy, and puts off the sweep's next look: whoever reports is alive. While a
+/// wish is open the look is not put off: the agent may have missed it.
 pub async fn record_progress(
     conn: &mut PgConnection,
     id: MigrationId,
@@ -208,11 +227,15 @@ pub async fn record_progress(
     source: &HostName,
     progress: &Progress,
     look_again_in: Duration,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query!(
+) -> Result<Option<ServerId>, StoreError> {
+    let server = sqlx::query_scalar!(
         "UPDATE migrations SET memory_total = $3, memory_processed = $4, memory_remaining = $5, disk_total = $6, disk_processed = $7,
-                disk_remaining = $8, progress = $9, deadline = now() + make_interval(secs => $10), updated_at = clock_timestamp()
-         WHERE id = $1 AND attempt = $2 AND source_compute = $11 AND status IN ('running', 'running (post-copy)')",
+                disk_remaining = $8, progress = $9,
+                deadline = CASE WHEN abort_requested_at IS NULL AND force_complete_requested_at IS NULL
+                                THEN now() + make_interval(secs => $10) ELSE deadline END,
+                updated_at = clock_timestamp()
+         WHERE id = $1 AND attempt = $2 AND source_compute = $11 AND status IN ('running', 'running (post-copy)')
+         RETURNING server_uuid",
         id.0,
         attempt.0,
         progress.memory_total,
@@ -225,10 +248,10 @@ pub async fn record_progress(
         crate::seconds(look_again_in),
         source.as_str(),
     )
-    .execute(conn)
+    .fetch_optional(conn)
     .await
     .map_err(StoreError::query("migrations.record_progress"))?;
-    Ok(done.rows_affected() == 1)
+    Ok(server.map(ServerId))
 }
 
 /// Writes libvirt's account of the ended job, once.

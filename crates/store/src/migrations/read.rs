@@ -36,6 +36,8 @@ pub struct Migration {
     pub reply_to: Option<String>,
     pub abort_requested_by: Option<String>,
     pub force_complete_requested_by: Option<String>,
+    /// The host whose copy an operator chose in an ownership conflict.
+    pub keep: Option<HostName>,
     pub source: HostName,
     pub source_node: Option<String>,
     pub destination: Option<HostName>,
@@ -129,6 +131,9 @@ pub(super) struct Record {
     pub(super) switched_over_at: Option<DateTime<Utc>>,
     pub(super) ended_at: Option<DateTime<Utc>>,
     pub(super) updated_at: Option<DateTime<Utc>>,
+    pub(super) keep_host: Option<String>,
+    #[expect(dead_code, reason = "read by SELECT *, of use to people only")]
+    pub(super) keep_requested_by: Option<String>,
 }
 
 impl Record {
@@ -157,6 +162,7 @@ impl Record {
             reply_to: self.reply_to,
             abort_requested_by: self.abort_requested_by,
             force_complete_requested_by: self.force_complete_requested_by,
+            keep: host(self.keep_host)?,
             source: HostName::new(self.source_compute)?,
             source_node: self.source_node,
             destination: host(self.dest_compute)?,

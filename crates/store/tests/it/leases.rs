@@ -58,3 +58,18 @@ async fn a_closed_migration_is_neither_due_nor_taken(pool: PgPool) {
     assert!(lease::take(&mut conn, row.id, Incarnation::random()).await.unwrap().is_none());
     assert!(lease::due(&mut conn, 10).await.unwrap().is_empty());
 }
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn a_drive_that_has_no_place_leaves_the_row_to_the_sweep_and_its_event_counts(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    let row = migration(&mut conn).await;
+    let me = Incarnation::random();
+    let driven = lease::take(&mut conn, row.id, me).await.unwrap().unwrap();
+    lease::note(&mut conn, row.id).await.unwrap();
+    assert!(!lease::release(&mut conn, row.id, me, driven.wanted, LATER, None).await.unwrap(), "the event must be looked at first");
+    let again = lease::renew(&mut conn, row.id, me).await.unwrap().unwrap();
+    assert!(lease::release(&mut conn, row.id, me, again.wanted, LATER, None).await.unwrap());
+    assert!(lease::due(&mut conn, 10).await.unwrap().is_empty());
+    lease::note(&mut conn, row.id).await.unwrap();
+    assert_eq!(lease::due(&mut conn, 10).await.unwrap(), [row.id]);
+}

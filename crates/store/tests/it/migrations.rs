@@ -1,7 +1,9 @@
+use std::time::Duration;
+
 use drover_common::fault::Fault;
-use drover_common::migration::{Event, MigrationStatus};
+use drover_common::migration::{Event, MigrationStatus, Progress};
 use drover_store::StoreError;
-use drover_store::migrations::{self, Ending, Refusal, advance, amend};
+use drover_store::migrations::{self, Ending, Refusal, advance, amend, lease};
 use futures::future::join_all;
 use sqlx::PgPool;
 
@@ -85,4 +87,29 @@ async fn a_status_that_this_release_does_not_know_is_an_error_that_names_table_a
     let error = migrations::get(&mut conn, row.id).await.unwrap_err();
     let text = drover_common::telemetry::chain(&error);
     assert_eq!(text, format!("database: migrations row {} holds nonsense: \"sideways\" is no ending", row.id));
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn a_sample_puts_off_the_next_look_but_not_while_somebody_waits_for_an_abort(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    let row = migration(&mut conn).await;
+    let running = claimed_and_started(&mut conn, &row).await;
+    let overdue = "UPDATE migrations SET deadline = now() - interval '1 second'";
+    let sample = Progress { memory_total: 1, ..Progress::default() };
+    let record = async |conn: &mut sqlx::PgConnection| {
+        let minute = Duration::from_mins(1);
+        migrations::record_progress(conn, row.id, running.attempt, &running.source, &sample, minute).await.unwrap()
+    };
+    sqlx::raw_sql(overdue).execute(&mut *conn).await.unwrap();
+    assert_eq!(record(&mut conn).await, Some(row.server));
+    assert!(lease::due(&mut conn, 10).await.unwrap().is_empty());
+    sqlx::raw_sql(overdue).execute(&mut *conn).await.unwrap();
+    assert!(migrations::request_abort(&mut conn, row.id, "admin").await.unwrap());
+    record(&mut conn).await;
+    assert_eq!(lease::due(&mut conn, 10).await.unwrap(), [row.id]);
+}
+
+async fn claimed_and_started(conn: &mut sqlx::PgConnection, row: &migrations::Migration) -> migrations::Migration {
+    let claimed = advance(conn, row, Event::Claimed, |after| after.destination = Some(host("h2"))).await.unwrap().unwrap();
+    advance(conn, &claimed, Event::StartGranted, |_| ()).await.unwrap().unwrap()
 }

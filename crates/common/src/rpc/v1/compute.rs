@@ -35,6 +35,8 @@ pub enum ToCompute {
     ResumeGuest(OfAttempt),
     /// To the destination, in an ownership conflict: stop the guest's CPUs, destroy nothing: nothing.
     SuspendGuest(OfAttempt),
+    /// To either, in an ownership conflict: an operator keeps the other host's copy, remove yours: nothing.
+    DiscardGuest(OfAttempt),
     /// Report your domains now. *Cast.*
     ReportDomains,
 }
@@ -56,6 +58,7 @@ impl ToCompute {
             Self::RollbackLiveMigrationAtDestination(_) => "rollback_live_migration_at_destination",
             Self::ResumeGuest(_) => "resume_guest",
             Self::SuspendGuest(_) => "suspend_guest",
+            Self::DiscardGuest(_) => "discard_guest",
             Self::ReportDomains => "report_domains",
         }
     }
@@ -166,6 +169,8 @@ pub enum GrantKind {
     Resume,
     /// Stop the guest's CPUs on the destination, in an ownership conflict.
     Suspend,
+    /// Remove this host's copy, whatever it does: an operator keeps the other host's.
+    Discard,
     /// Remove what an attempt left on the destination: an incoming domain, disks made for it.
     RollbackDestination,
     /// Remove what the guest left on the source.

@@ -79,6 +79,12 @@ impl Conductor {
         self.record_checks(&mut tx, row, &outcome.events).await?;
         self.record_debts(&mut tx, row, &outcome.debts).await?;
         self.record_outcome(&mut tx, &after, outcome.fault.as_ref()).await?;
+        if outcome.settle.is_some() || outcome.lost {
+            // Both hosts were looked at: what was found about this migration's copies is settled with it.
+            for kind in [FindingKind::OwnershipConflict, FindingKind::Undecidable] {
+                findings::resolve(&mut tx, kind, row.server, None).await?;
+            }
+        }
         let held = claims::release(&mut tx, row.id).await?;
         commit(tx).await?;
         info!(status = %after.status, error = outcome.fault.as_ref().map(tracing::field::display), "migration closed");
@@ -107,9 +113,6 @@ impl Conductor {
                 actions::fail(tx, after.action, fault).await?;
                 actions::record_fault(tx, after.server, fault).await?;
             }
-        }
-        for kind in [FindingKind::OwnershipConflict, FindingKind::Undecidable] {
-            findings::resolve(tx, kind, after.server, None).await?;
         }
         let target = format!("server {}", after.server);
         let details = format!(

@@ -7,16 +7,15 @@ use drover_common::fault::{Fault, FaultClass};
 use drover_common::migration::Event;
 use drover_common::rpc::latest::{Authority, CleanUp, DomainReport, ToCompute};
 use drover_common::server::PowerState;
+use drover_store::StoreError;
 use drover_store::actions::names;
 use drover_store::debts::Side;
-use drover_store::findings::{FindingKind, raise};
 use drover_store::migrations::{Migration, advance};
-use drover_store::{StoreError, commit};
 use tracing::{info, warn};
 
 use super::closing::{Debt, Outcome, Settle};
 use super::prechecks::CheckEvent;
-use super::start::{is_unreachable, wait_for_broker, with_data};
+use super::start::{is_unreachable, of_attempt, wait_for_broker, with_data};
 use crate::Conductor;
 use crate::drive::Step;
 
@@ -52,10 +51,12 @@ impl Conductor {
             self.agents.call::<DomainReport>(&destination, take_over, request, within),
             self.agents.call::<()>(&row.source, clean_up, request, within),
         );
-        let power_state = match &taken_over {
+        let mut power_state = match &taken_over {
             Ok(domain) => domain.state.power_state(),
             // It was seen there after the move: it has gone off since, and with it a transient domain.
             Err(fault) if fault.class == FaultClass::InstanceNotFound => PowerState::Shutdown,
+            // An operator asserts that the host is fenced, and the guest with it: it was there, and it is off.
+            Err(fault) if is_unreachable(fault) && self.is_forced_down(&destination).await => PowerState::Shutdown,
             Err(fault) => {
                 warn!(error = %fault, destination = %destination, "the destination has not taken over yet");
                 return Ok(Step::Wait(format!("the destination to take over: {fault}"), ASK_AGAIN));
@@ -73,12 +74,20 @@ impl Conductor {
             lasted: began.elapsed(),
             fault: taken_over.err(),
         });
-        outcome.settle = Some(Settle { host: destination, node: row.dest_node.clone().unwrap_or_default(), power_state });
         if let Err(fault) = cleaned_up {
             warn!(error = %fault, source = %row.source, "the source still has to clean up: a debt");
             outcome.debts.push(Debt { host: row.source.clone(), side: Side::Source, left_by: row.attempt, why: fault.message });
         }
+        if row.keep.as_ref() == Some(&destination) && !with_data.data.paused && power_state == PowerState::Paused {
+            // It stood while nobody knew whose copy the guest is; now it is this one.
+            let message = ToCompute::ResumeGuest(of_attempt(row));
+            if let Err(fault) = self.agents.call::<()>(&destination, message, request, within).await {
+                return Ok(Step::Wait(format!("{destination} to let the chosen copy run: {fault}"), ASK_AGAIN));
+            }
+            power_state = PowerState::Running;
+        }
         info!(destination = %with_data.data.destination.host, "the guest is on the destination");
+        outcome.settle = Some(Settle { host: destination, node: row.dest_node.clone().unwrap_or_default(), power_state });
         self.close(row, outcome, |_| ()).await
     }
 
@@ -89,41 +98,5 @@ impl Conductor {
         outcome.fault = Some(Fault::instance_lost(row.server, &row.source, &destination));
         outcome.lost = true;
         self.close(row, outcome, |_| ()).await
-    }
-
-    /// Both hosts run the guest. The destination's copy is stopped, since its finish was never confirmed; neither is destroyed.
-    pub(crate) async fn conflict(self: &Arc<Self>, row: &Migration, suspend: bool) -> Result<Step, StoreError> {
-        let Some(destination) = row.destination.clone() else {
-            return Ok(Step::Changed);
-        };
-        let details = format!(
-            "both {} and {destination} have an active copy of the guest after migration {}; the one on {destination} is stopped. \
-             Look at both, then choose with `drover server keep`.",
-            row.source, row.id
-        );
-        let mut tx = self.store.begin().await?;
-        if raise(&mut tx, FindingKind::OwnershipConflict, row.server, &destination, &details).await? {
-            warn!(destination = %destination, "ownership conflict: {details}");
-        }
-        commit(tx).await?;
-        if suspend {
-            let message = ToCompute::SuspendGuest(super::start::of_attempt(row));
-            let stopped =
-                self.agents.call::<()>(&destination, message, Some(&row.request_id), self.settings.rpc_response_timeout).await;
-            if let Err(fault) = stopped {
-                warn!(error = %fault, destination = %destination, unreachable = is_unreachable(&fault), "copy not stopped; tried again");
-            }
-        }
-        Ok(Step::Wait(format!("an operator: {details}"), ASK_AGAIN))
-    }
-
-    /// Nobody can tell where the guest is whole.
-    pub(crate) async fn undecidable(self: &Arc<Self>, row: &Migration, why: &str) -> Result<Step, StoreError> {
-        let mut conn = self.store.connection().await?;
-        let host = row.destination.as_ref().unwrap_or(&row.source);
-        if raise(&mut conn, FindingKind::Undecidable, row.server, host, why).await? {
-            warn!(why, "undecidable");
-        }
-        Ok(Step::Wait(format!("it to become clear, or an operator: {why}"), ASK_AGAIN))
     }
 }

@@ -9,6 +9,7 @@
 //! | grant to start ([`crate::grants`]) | `running` | from here facts of both hosts decide, see [`crate::recovery::plan`] |
 //! | [`finish`]: switch-over | `post-migrating` | nothing: the guest lives on the destination |
 //! | [`finish`]: both hosts finish | `completed`, the books | |
+//! | [`conflict`] | a finding; an operator's choice | nothing: no copy is removed that was not chosen against |
 //! | [`roll_back`] | `failed`, `cancelled` or another try | |
 //!
 //! *Adding a step:* a function that ends in one guarded write, a [`crate::recovery::plan::Next`] that asks for it, an arm in
@@ -16,6 +17,7 @@
 
 pub(crate) mod claim;
 pub(crate) mod closing;
+pub(crate) mod conflict;
 pub(crate) mod destination;
 pub(crate) mod finish;
 pub(crate) mod prechecks;

@@ -18,6 +18,7 @@ use super::prechecks::CheckEvent;
 use super::start::{is_unreachable, of_attempt, wait_for_broker};
 use crate::Conductor;
 use crate::drive::Step;
+use crate::recovery::plan::{Facts, Next, View, plan};
 
 /// When something that did not work is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -109,15 +110,22 @@ impl Conductor {
             after.start_incarnation = None;
             after.retries += 1;
         });
-        let after = after.await?;
+        let Some(after) = after.await? else { return Ok(Step::Changed) }; // And the transaction with it.
         commit(tx).await?;
-        Ok(Step::written(after))
+        self.slot_freed();
+        Ok(Step::Row(Box::new(after)))
     }
 
     /// Removes the destination's copy that waits for its state; only then may the source's go on.
     pub(crate) async fn destroy_destination(self: &Arc<Self>, row: &Migration) -> Result<Step, StoreError> {
         match self.rollback_at_destination(row).await {
-            Ok(()) => Ok(Step::Facts(crate::recovery::plan::Facts::NONE)),
+            Ok(()) => {
+                let facts = self.ask(row, &Facts::NONE, true, false).await;
+                // An agent that finds nothing of this attempt to remove is content each time: it is not asked in circles.
+                let still_there = plan(&View::of(row), &facts) == Next::DestroyDestination;
+                let wait = || Step::Wait("the destination's copy to be gone: it lacks this attempt's mark".to_owned(), TRY_AGAIN);
+                Ok(if still_there { wait() } else { Step::Facts(facts) })
+            }
             Err(fault) => Ok(Step::Wait(format!("the destination to remove its copy: {fault}"), TRY_AGAIN)),
         }
     }
@@ -129,7 +137,7 @@ impl Conductor {
         match resumed {
             Ok(()) => {
                 info!(source = %row.source, "the source's guest goes on");
-                Ok(Step::Facts(crate::recovery::plan::Facts::NONE))
+                Ok(Step::Facts(Facts::NONE))
             }
             Err(fault) => Ok(Step::Wait(format!("the source to resume the guest: {fault}"), TRY_AGAIN)),
         }

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::Conductor;
 use crate::drive::Step;
-use crate::recovery::plan::{Nudge, RETRIES_MAX};
+use crate::recovery::plan::{Nudge, RETRIES_MAX, View};
 
 /// After a cast: the source's agent asks for its grant within milliseconds.
 const GRANT_EXPECTED: Duration = Duration::from_secs(3);
@@ -73,7 +73,8 @@ impl Conductor {
 
     /// Reminds the source's agent of what is wanted; the row holds the wish.
     pub(crate) async fn nudge(&self, row: &Migration, nudge: Nudge) {
-        let of = of_attempt(row);
+        // The attempt that the agent knows: the decision to roll back has taken the next number already.
+        let of = OfAttempt { attempt: View::of(row).attempt, ..of_attempt(row) };
         let message = match nudge {
             Nudge::Abort => ToCompute::LiveMigrationAbort(of),
             Nudge::ForceComplete => ToCompute::LiveMigrationForceComplete(of),
