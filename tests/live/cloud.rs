@@ -100,6 +100,7 @@ impl Drop for Cloud {
         // Put right what can be; the next test's `new` says what cannot.
         for host in self.bench.hosts().unwrap_or_default() {
             host.plug().ok();
+            host.run("nft", ["flush ruleset"]).ok();
         }
         for conductor in std::mem::take(&mut *lock(&self.conductors)) {
             self.bench.remove_conductor(&conductor).ok();

@@ -5,6 +5,7 @@
 mod cloud;
 mod faults;
 mod moves;
+mod notifications;
 mod refusals;
 mod verdicts;
 mod vm;

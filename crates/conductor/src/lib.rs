@@ -14,6 +14,7 @@
 //! | [`grants`] | leave for what cannot be taken back |
 //! | [`reports`] | what agents say of a copy |
 //! | [`hosts`], [`adoption`] | what agents say of their hosts and domains |
+//! | [`notifications`] | Nova's versioned notifications, best effort |
 //! | [`sweeps`] | timers: outbox, heartbeats, debts, rows without a driver |
 
 mod adoption;
@@ -24,6 +25,7 @@ mod dispatch;
 mod drive;
 mod grants;
 mod hosts;
+mod notifications;
 mod outbox_publisher;
 mod queue;
 pub mod recovery;
@@ -46,6 +48,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::agents::Agents;
 use crate::hosts::Heartbeats;
+use crate::notifications::Notifier;
 pub use crate::settings::Settings;
 
 /// Why a conductor cannot go on.
@@ -66,6 +69,7 @@ pub struct Conductor {
     agents: Agents,
     settings: Settings,
     heartbeats: Heartbeats,
+    notifier: Notifier,
     drives: Arc<Semaphore>,
     me: Incarnation,
     life: Life,
@@ -74,12 +78,14 @@ pub struct Conductor {
 impl Conductor {
     /// Puts one together; [`Conductor::serve`] sets it to work.
     pub fn new(store: Store, bus: Bus, settings: Settings, me: Incarnation, life: Life) -> Arc<Self> {
+        let notifier = if settings.notifications { Notifier::start(store.clone(), bus.clone()) } else { Notifier::default() };
         Arc::new(Self {
             agents: Agents::new(bus.clone()),
             store,
             bus,
             settings,
             heartbeats: Heartbeats::default(),
+            notifier,
             drives: Arc::new(Semaphore::new(drive::DRIVES_MAX)),
             me,
             life,

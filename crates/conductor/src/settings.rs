@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_common::config::{Config, ConfigError};
+use drover_common::config::{Config, ConfigError, NotificationDriver};
 use drover_common::ids::HostName;
 use drover_store::claims::Limits;
 
@@ -29,6 +29,8 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// Messages at a time.
     pub workers: usize,
+    /// Whether notifications are sent.
+    pub notifications: bool,
     /// (project, user) of servers whose domain names none.
     pub default_owner: (String, String),
 }
@@ -65,6 +67,7 @@ impl Settings {
             report_interval: Duration::from_secs(default.report_interval),
             sweep_interval: Duration::from_secs(config.conductor.sweep_interval),
             workers: config.conductor.workers.into(),
+            notifications: config.oslo_messaging_notifications.driver == NotificationDriver::Messagingv2,
             default_owner: (default.default_project_id.clone(), default.default_user_id.clone()),
         })
     }

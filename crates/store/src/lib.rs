@@ -110,6 +110,11 @@ pub async fn commit(transaction: Transaction) -> Result<(), StoreError> {
     transaction.commit().await.map_err(StoreError::query("commit"))
 }
 
+/// The time: this database's, the only one that is compared.
+pub async fn now(conn: &mut PgConnection) -> Result<chrono::DateTime<chrono::Utc>, StoreError> {
+    sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(conn).await.map_err(StoreError::query("now"))
+}
+
 /// Lets the rest of the transaction's commit return before the disk has it: for what is worth nothing after a crash of the
 /// database, such as a lease.
 pub async fn need_not_survive_a_crash(conn: &mut PgConnection) -> Result<(), StoreError> {

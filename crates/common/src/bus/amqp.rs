@@ -5,6 +5,7 @@
 //!                           ├─ "conductor.<life>" ─▶ one conductor   exclusive
 //!                           └─ "api.<life>" ─▶ one API process       exclusive
 //! drover.compute (direct)   ── "compute.<host>" ─▶ one agent         exclusive: no agent, no queue
+//! nova (topic)              ── "versioned_notifications.<priority>" ─▶ whoever bound a queue
 //! ```
 //!
 //! Agents may write to `drover.conductor` only and read their own queue only (permissions in `docs/messages.md`). Everything is
@@ -34,6 +35,8 @@ use crate::telemetry;
 
 const TO_CONTROL: &str = "drover.conductor";
 const TO_AGENTS: &str = "drover.compute";
+/// Nova's `control_exchange`: listeners of notifications know it.
+const NOTIFICATIONS: &str = "nova";
 const DEAD_LETTERS: &str = "drover.dead";
 const DEAD_QUEUE: &str = "conductor.dead";
 
@@ -154,6 +157,7 @@ impl Link {
 fn exchange_of(address: &Address) -> &'static str {
     match address {
         Address::Compute(_) => TO_AGENTS,
+        Address::Notifications(_) => NOTIFICATIONS,
         Address::Conductor | Address::ConductorProcess(_) | Address::ApiProcess(_) => TO_CONTROL,
     }
 }
@@ -163,6 +167,7 @@ async fn declare_exchanges(channel: &Channel) -> Result<(), lapin::Error> {
     for exchange in [TO_CONTROL, TO_AGENTS] {
         channel.exchange_declare(exchange.into(), ExchangeKind::Direct, durable, FieldTable::default()).await?;
     }
+    channel.exchange_declare(NOTIFICATIONS.into(), ExchangeKind::Topic, durable, FieldTable::default()).await?;
     channel.exchange_declare(DEAD_LETTERS.into(), ExchangeKind::Fanout, durable, FieldTable::default()).await
 }
 

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::fault::Fault;
 use crate::ids::{HostName, Incarnation, MessageId};
+use crate::names;
 use crate::rpc::Envelope;
 use crate::rpc::envelope::{MAX_MESSAGE_BYTES, VERSION, Version, decode};
 
@@ -38,7 +39,22 @@ pub enum Address {
     ApiProcess(Incarnation),
     /// The agent of one host.
     Compute(HostName),
+    /// Whoever listens to notifications: nobody may, and that is no error to the sender.
+    Notifications(Priority),
 }
+
+/// How loud a notification is (`nova/objects/fields.py`, `NotificationPriority`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// Something happened.
+    Info,
+    /// Something failed.
+    Error,
+}
+names!("notification priority", Priority { Info = "info", Error = "error" });
+
+/// The topic of versioned notifications (Nova's default `versioned_notifications_topics`).
+const NOTIFICATIONS: &str = "versioned_notifications";
 
 impl fmt::Display for Address {
     /// The name of the queue behind it.
@@ -48,6 +64,7 @@ impl fmt::Display for Address {
             Self::ConductorProcess(life) => write!(f, "conductor.{life}"),
             Self::ApiProcess(life) => write!(f, "api.{life}"),
             Self::Compute(host) => write!(f, "compute.{host}"),
+            Self::Notifications(priority) => write!(f, "{NOTIFICATIONS}.{priority}"),
         }
     }
 }
@@ -60,6 +77,7 @@ impl FromStr for Address {
             None if text == "conductor" => Ok(Self::Conductor),
             Some(("conductor", life)) => life.parse().map(Self::ConductorProcess).map_err(|_| bad()),
             Some(("api", life)) => life.parse().map(Self::ApiProcess).map_err(|_| bad()),
+            Some((NOTIFICATIONS, priority)) => priority.parse().map(Self::Notifications).map_err(|_| bad()),
             Some(("compute", host)) => host.parse().map(Self::Compute).map_err(|_| bad()),
             _ => Err(bad()),
         }
@@ -327,6 +345,23 @@ impl Bus {
         expiration: Duration,
     ) -> Result<(), SendError> {
         self.send(to, envelope, None, Some(expiration), false).await
+    }
+
+    /// Tells whoever listens. The body is no envelope of ours: it is what listeners of Nova's notifications understand.
+    pub async fn notify(&self, priority: Priority, body: &serde_json::Value) -> Result<(), SendError> {
+        let parcel = Parcel {
+            to: Address::Notifications(priority),
+            payload: body.to_string().into_bytes(),
+            message_id: MessageId::random(),
+            answers: None,
+            reply_to: None,
+            expiration: None,
+            durable: true,
+        };
+        match self.transport.send(parcel).await {
+            Err(SendError::Unroutable(_)) => Ok(()),
+            sent => sent,
+        }
     }
 
     /// Asks and waits for the answer, at most `within`.

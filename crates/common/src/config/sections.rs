@@ -24,6 +24,8 @@ pub struct Config {
     pub conductor: ConductorSection,
     /// `[filter_scheduler]`
     pub filter_scheduler: SchedulerSection,
+    /// `[oslo_messaging_notifications]`
+    pub oslo_messaging_notifications: NotificationsSection,
     /// `[libvirt]`
     pub libvirt: LibvirtSection,
     /// `[workarounds]`
@@ -106,6 +108,24 @@ pub struct SchedulerSection {
     pub ram_weight_multiplier: f64,
     pub cpu_weight_multiplier: f64,
     pub io_ops_weight_multiplier: f64,
+}
+
+/// `[oslo_messaging_notifications]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotificationsSection {
+    pub driver: NotificationDriver,
+}
+
+/// What becomes of notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotificationDriver {
+    /// Nothing.
+    Noop,
+    /// They are published, in oslo.messaging's envelope 2.0.
+    Messagingv2,
 }
 
 /// `[libvirt]`

@@ -88,6 +88,9 @@ impl Conductor {
         let held = claims::release(&mut tx, row.id).await?;
         commit(tx).await?;
         info!(status = %after.status, error = outcome.fault.as_ref().map(tracing::field::display), "migration closed");
+        if let (Event::Refused, Some(fault)) = (outcome.event, &outcome.fault) {
+            self.notify_refused(row, fault);
+        }
         if held {
             self.slot_freed();
         }

@@ -18,6 +18,7 @@ use super::prechecks::CheckEvent;
 use super::start::{is_unreachable, of_attempt, wait_for_broker, with_data};
 use crate::Conductor;
 use crate::drive::Step;
+use crate::notifications;
 
 /// When a destination that has the guest but does not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
@@ -28,6 +29,13 @@ impl Conductor {
         let mut conn = self.store.connection().await?;
         let result = row.job_result.clone();
         let after = advance(&mut conn, row, Event::SwitchedOver, |after| after.job_result = result).await?;
+        if after.is_some() && row.force_complete_requested_by.is_some() {
+            self.notify_start(row, notifications::Step::ForceComplete, &row.source);
+            self.notify_end(row, notifications::Step::ForceComplete, &row.source);
+        }
+        if after.is_some() {
+            self.notify_start(row, notifications::Step::Post, &row.source);
+        }
         Ok(Step::written(after))
     }
 
@@ -47,6 +55,7 @@ impl Conductor {
             authority: Authority::Migration { attempt: row.attempt },
             data: with_data.data.clone(),
         });
+        self.notify_start(row, notifications::Step::PostDest, &destination);
         let (taken_over, cleaned_up) = tokio::join!(
             self.agents.call::<DomainReport>(&destination, take_over, request, within),
             self.agents.call::<()>(&row.source, clean_up, request, within),
@@ -87,8 +96,14 @@ impl Conductor {
             power_state = PowerState::Running;
         }
         info!(destination = %with_data.data.destination.host, "the guest is on the destination");
-        outcome.settle = Some(Settle { host: destination, node: row.dest_node.clone().unwrap_or_default(), power_state });
-        self.close(row, outcome, |_| ()).await
+        let node = row.dest_node.clone().unwrap_or_default();
+        outcome.settle = Some(Settle { host: destination.clone(), node, power_state });
+        let closed = self.close(row, outcome, |_| ()).await?;
+        if matches!(closed, Step::Closed) {
+            self.notify_end(row, notifications::Step::PostDest, &destination);
+            self.notify_end(row, notifications::Step::Post, &row.source);
+        }
+        Ok(closed)
     }
 
     /// The guest is on neither host: the books say so, and nobody starts it again.

@@ -18,6 +18,7 @@ use super::prechecks::CheckEvent;
 use super::start::{is_unreachable, of_attempt, wait_for_broker};
 use crate::Conductor;
 use crate::drive::Step;
+use crate::notifications;
 use crate::recovery::plan::{Facts, Next, View, plan};
 
 /// When something that did not work is tried again.
@@ -49,7 +50,15 @@ impl Conductor {
             after.fault = Some(fault.for_caller());
             after.job_result = result;
         });
-        Ok(Step::written(after.await?))
+        let after = after.await?;
+        if after.is_some() {
+            if ending == Ending::Cancelled {
+                self.notify_start(row, notifications::Step::Abort, &row.source);
+                self.notify_end(row, notifications::Step::Abort, &row.source);
+            }
+            self.notify_start(row, notifications::Step::Rollback, &row.source);
+        }
+        Ok(Step::written(after))
     }
 
     /// Cleans the destination, or leaves that as a debt, and closes (or tries again). The source holds the guest.
@@ -60,6 +69,9 @@ impl Conductor {
         destination_answers: bool,
     ) -> Result<Step, StoreError> {
         let began = Instant::now();
+        if let (Some(destination), true) = (&row.destination, destination_answers) {
+            self.notify_start(row, notifications::Step::RollbackDest, destination);
+        }
         let cleaned = if destination_answers { self.rollback_at_destination(row).await } else { Err(unanswered(row)) };
         if let Err(fault) = &cleaned
             && fault.class == FaultClass::MessageDeliveryFailure
@@ -75,6 +87,7 @@ impl Conductor {
         if let (Some(destination), true) = (&row.destination, destination_answers) {
             let (name, host) = (names::ROLLBACK_AT_DESTINATION, destination.clone());
             outcome.events.push(CheckEvent { name, host, lasted: began.elapsed(), fault: cleaned.as_ref().err().cloned() });
+            self.notify_end(row, notifications::Step::RollbackDest, destination);
         }
         if let (Err(fault), Some(destination)) = (&cleaned, &row.destination) {
             warn!(error = %fault, destination = %destination, "the destination still has to clean up: a debt");
@@ -90,7 +103,11 @@ impl Conductor {
             node: row.source_node.clone().unwrap_or_default(),
             power_state: state.power_state(),
         });
-        self.close(row, outcome, |_| ()).await
+        let closed = self.close(row, outcome, |_| ()).await?;
+        if matches!(closed, Step::Closed) {
+            self.notify_end(row, notifications::Step::Rollback, &row.source);
+        }
+        Ok(closed)
     }
 
     /// Back to the checks, without this destination.

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 
 use crate::Conductor;
 use crate::drive::Step;
+use crate::notifications;
 use crate::recovery::plan::{Nudge, RETRIES_MAX, View};
 
 /// After a cast: the source's agent asks for its grant within milliseconds.
@@ -23,6 +24,7 @@ impl Conductor {
         let Some((with_data, destination)) = with_data(row) else {
             return self.without_data(row).await;
         };
+        self.notify_start(row, notifications::Step::Pre, &destination);
         let began = Instant::now();
         let within = self.settings.rpc_response_timeout;
         let message = ToCompute::PreLiveMigration(with_data);
@@ -32,6 +34,7 @@ impl Conductor {
         {
             return Ok(wait_for_broker(fault)); // What it did it will not do twice.
         }
+        self.notify_end(row, notifications::Step::Pre, &destination);
         let mut tx = self.store.begin().await?;
         actions::record_event(&mut tx, row.action, names::PRE, &destination, began.elapsed(), ready.as_ref().err()).await?;
         if let Err(fault) = ready {
