@@ -29,6 +29,11 @@ impl Answer {
         let envelope = self.body.as_object().and_then(|object| object.values().next());
         envelope.and_then(|fault| fault["message"].as_str()).unwrap_or_default()
     }
+
+    /// What the body has under a key; null when there is nothing, also when the body is no object but an error's text.
+    fn take(mut self, key: &str) -> Value {
+        self.body.get_mut(key).map(Value::take).unwrap_or_default()
+    }
 }
 
 /// Nothing that is answered at all takes longer: prechecks included.
@@ -64,7 +69,7 @@ impl Api {
 
     /// A server as the API shows it; null when it cannot be had.
     pub fn server(&self, server: &str) -> Value {
-        self.get(LATEST, &format!("/v2.1/servers/{server}")).body["server"].take()
+        self.get(LATEST, &format!("/v2.1/servers/{server}")).take("server")
     }
 
     /// `os-migrateLive`, asynchronously; without a host the scheduler chooses.
@@ -76,7 +81,7 @@ impl Api {
     pub fn newest_migration(&self, server: &str) -> Value {
         let listed = self.get(LATEST, &format!("/v2.1/os-migrations?limit=1&instance_uuid={server}"));
         let id = listed.body["migrations"][0]["id"].as_i64();
-        id.map_or(Value::Null, |id| self.get(LATEST, &format!("/drover/v1/migrations/{id}")).body["migration"].take())
+        id.map_or(Value::Null, |id| self.get(LATEST, &format!("/drover/v1/migrations/{id}")).take("migration"))
     }
 
     /// `DELETE` at a microversion.

@@ -30,12 +30,17 @@ pub struct Bench {
 impl Bench {
     /// The bench that `DROVER_BENCH` names, for this checkout.
     pub fn from_env() -> Result<Self> {
+        Self::of(Plan::from_env()?)
+    }
+
+    /// The bench of this plan, for this checkout.
+    pub fn of(plan: Plan) -> Result<Self> {
         let checkout = match std::env::var_os(CHECKOUT_VARIABLE) {
             Some(path) => PathBuf::from(path),
             None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
         };
         let checkout = checkout.canonicalize().map_err(BenchError::file("find the checkout", &checkout))?;
-        Ok(Self { plan: Plan::from_env()?, checkout, quiet: false })
+        Ok(Self { plan, checkout, quiet: false })
     }
 
     /// The same bench, without progress lines.

@@ -1,0 +1,130 @@
+//! `make bench`: Drover beside libvirt itself, on a bench of its own; writes `docs/benchmarks.md`.
+//!
+//! The yardstick is libvirt: the same guest is moved through Drover's API, by `virsh migrate`, and by nothing but libvirt's call,
+//! in turns. What each figure means stands in the document ([`report`]); a target that is missed is said, and is no error. An error
+//! is a migration that failed, a guest that was harmed, or a bench that did not work.
+//!
+//! - [`statistics`], [`table`], [`targets`], [`report`]: pure; figures and how they are written down.
+//! - [`methods`], [`drover`]: the three ways to move a guest. [`timeline`], [`log`]: when each step of Drover's way happened.
+//! - [`pairs`], [`parallel`], [`footprint`], [`disk`]: what is measured. [`cloud`], [`machine`]: on what.
+
+mod clock;
+mod cloud;
+mod disk;
+mod drover;
+mod footprint;
+mod interrupt;
+mod log;
+mod machine;
+mod methods;
+mod pairs;
+mod parallel;
+mod report;
+mod statistics;
+mod table;
+mod targets;
+mod timeline;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use drover_testkit::plan::NUMBER_VARIABLE;
+use drover_testkit::{Bench, BenchError, Plan, Result};
+
+use cloud::Cloud;
+use interrupt::Interrupt;
+use machine::Machine;
+use report::Report;
+
+/// Benches to choose from when `DROVER_BENCH` names none; neither the demo's nor those of `make test`.
+const BENCHES: [u8; 4] = [5, 4, 3, 2];
+/// Rounds with `--quick`.
+const QUICK_PAIRS: u32 = 5;
+const QUICK_PARALLEL: u32 = 2;
+
+/// Measures Drover against libvirt itself and writes the figures down.
+#[derive(Debug, Parser)]
+#[command(name = "bench measure")]
+struct Arguments {
+    /// Rounds of one guest, each by all three methods; a multiple of 6 gives each method each place and direction equally often.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..))]
+    pairs: u32,
+    /// Rounds of four guests at once.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
+    parallel: u32,
+    /// Few rounds: shows that it works, not how fast.
+    #[arg(long, conflicts_with_all = ["pairs", "parallel"])]
+    quick: bool,
+    /// The file to write; docs/benchmarks.md of the checkout if not given.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("measure: {}", error.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let bench = claim_bench()?;
+    let interrupt = Interrupt::listen(&bench)?;
+    let measured = measure(&bench, arguments);
+    interrupt.stay_if_given_up();
+    // With the bench go its logs; somebody who wants to look at them says so.
+    let down = if std::env::var_os("DROVER_KEEP").is_some_and(|keep| keep == "1") { Ok(()) } else { bench.down() };
+    let text = measured?.text();
+    down?;
+    let path = arguments.output.clone().unwrap_or_else(|| bench.checkout().join("docs/benchmarks.md"));
+    fs::write(&path, &text).map_err(BenchError::file("write", &path))?;
+    println!("{text}");
+    eprintln!("==> Written to {}", path.display());
+    Ok(())
+}
+
+/// The bench that `DROVER_BENCH` names, or the first that no other checkout uses; cleared of what a killed run left.
+fn claim_bench() -> Result<Bench> {
+    if std::env::var_os(NUMBER_VARIABLE).is_some() {
+        let bench = Bench::from_env()?;
+        bench.down()?;
+        return Ok(bench);
+    }
+    let mut refused = None;
+    for number in BENCHES {
+        let bench = Bench::of(Plan::new(number)?)?;
+        match bench.down() {
+            Ok(()) => return Ok(bench),
+            Err(error @ BenchError::Foreign { .. }) => refused = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused.unwrap_or_else(|| BenchError::Refused("no bench is free".to_owned())))
+}
+
+fn measure(bench: &Bench, arguments: &Arguments) -> Result<Report> {
+    let (pairs, parallel) = match arguments.quick {
+        true => (QUICK_PAIRS, QUICK_PARALLEL),
+        false => (arguments.pairs, arguments.parallel),
+    };
+    let cloud = Cloud::start(bench)?;
+    let machine = Machine::look(&cloud)?;
+    let began = clock::now();
+    eprintln!("==> One guest: {pairs} rounds, load {}", machine.load_average);
+    let guest = cloud.boot("idle-1")?;
+    let rounds = pairs::measure(&cloud, &guest, pairs)?;
+    let fsync_ms = disk::fsync_ms(&bench.plan().state_dir())?;
+    eprintln!("==> Four guests at once: {parallel} rounds");
+    cloud.lift_limits()?;
+    let guests = [guest, cloud.boot("idle-2")?, cloud.boot("idle-3")?, cloud.boot("idle-4")?];
+    let parallel = parallel::measure(&cloud, &guests, parallel)?;
+    eprintln!("==> Footprint, {} s", footprint::SPAN.as_secs());
+    let footprint = footprint::measure(&cloud)?;
+    let load_after = machine::load_average()?;
+    Ok(Report { began, machine, load_after, quick: arguments.quick, rounds, fsync_ms, parallel, footprint })
+}
