@@ -108,10 +108,7 @@ fn claim_bench() -> Result<Bench> {
 }
 
 fn measure(bench: &Bench, arguments: &Arguments) -> Result<Report> {
-    let (pairs, parallel) = match arguments.quick {
-        true => (QUICK_PAIRS, QUICK_PARALLEL),
-        false => (arguments.pairs, arguments.parallel),
-    };
+    let (pairs, parallel) = if arguments.quick { (QUICK_PAIRS, QUICK_PARALLEL) } else { (arguments.pairs, arguments.parallel) };
     let cloud = Cloud::start(bench)?;
     let machine = Machine::look(&cloud)?;
     let began = clock::now();
@@ -126,5 +123,11 @@ fn measure(bench: &Bench, arguments: &Arguments) -> Result<Report> {
     eprintln!("==> Footprint, {} s", footprint::SPAN.as_secs());
     let footprint = footprint::measure(&cloud)?;
     let load_after = machine::load_average()?;
-    Ok(Report { began, machine, load_after, quick: arguments.quick, rounds, fsync_ms, parallel, footprint })
+    Ok(Report { began, command: command(), machine, load_after, quick: arguments.quick, rounds, fsync_ms, parallel, footprint })
+}
+
+/// How this program was called.
+fn command() -> String {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    if given.is_empty() { "make bench".to_owned() } else { format!("deploy/dev/bench measure {}", given.join(" ")) }
 }

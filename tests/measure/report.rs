@@ -14,11 +14,14 @@ use crate::table::{ms, ms_row, ratio_row, table};
 use crate::targets::{
     ACCEPTED_MS, CONTROL_PATH_MEDIAN_MS, CONTROL_PATH_P95_MS, CPU_PERCENT, FOUR_AT_ONCE_RATIO, OVER_BARE_CALL_MS, RSS_MIB, Target,
 };
+use crate::timeline::Timeline;
 
 /// Everything that a run measured.
 pub(crate) struct Report {
     /// When it began, since the epoch.
     pub began: Duration,
+    /// What was typed.
+    pub command: String,
     pub machine: Machine,
     /// Runnable processes at the end, on average of 1, 5 and 15 minutes.
     pub load_after: String,
@@ -52,11 +55,10 @@ impl Report {
         let machine = &self.machine;
         let began = i64::try_from(self.began.as_secs()).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
         let date = began.map_or_else(|| "unknown".to_owned(), |date| date.format("%Y-%m-%d %H:%M UTC").to_string());
-        let command = if self.quick { "deploy/dev/bench measure --quick" } else { "make bench" };
         let row = |name: &str, value: String| vec![name.to_owned(), value];
         let rows = [
             row("date", date),
-            row("command", format!("`{command}`: {} rounds, {} of four at once", self.rounds.len(), self.parallel.len())),
+            row("command", format!("`{}`: {} rounds, {} of four at once", self.command, self.rounds.len(), self.parallel.len())),
             row("commit", machine.commit.clone()),
             row("processor", format!("{} × {}", machine.cores, machine.processor)),
             row("memory", format!("{} MiB", machine.memory_mib)),
@@ -70,9 +72,9 @@ impl Report {
     }
 
     fn targets(&self) -> String {
-        let control_path = Summary::of(&self.of_drover(|drover| drover.control_path_ms()));
+        let control_path = Summary::of(&self.of_drover(Timeline::control_path_ms));
         let over_bare = Summary::of(&self.over(|round| round.bare_ms));
-        let accepted = Summary::of(&self.of_drover(|drover| drover.accepted_ms()));
+        let accepted = Summary::of(&self.of_drover(Timeline::accepted_ms));
         let four = Summary::of(&self.four_ratios());
         let most = |of: fn(&Footprint) -> f64| self.footprint.iter().map(of).reduce(f64::max).unwrap_or(f64::NAN);
         let target = |what: &str, limit, measured, unit| Target { what: what.to_owned(), limit, measured, unit };
@@ -117,10 +119,10 @@ impl Report {
             ms_row(name, &lengths)
         };
         let mut rows: Vec<_> = names.into_iter().flatten().enumerate().map(step).collect();
-        rows.push(ms_row("**control path**: all but libvirt's call", &self.of_drover(|drover| drover.control_path_ms())));
+        rows.push(ms_row("**control path**: all but libvirt's call", &self.of_drover(Timeline::control_path_ms)));
         rows.push(ms_row("before libvirt's call", &self.of_drover(|drover| ms_between(drover.sent, drover.entered))));
         rows.push(ms_row("after libvirt's call", &self.of_drover(|drover| ms_between(drover.returned, drover.closed))));
-        rows.push(ms_row("POST → 202", &self.of_drover(|drover| drover.accepted_ms())));
+        rows.push(ms_row("POST → 202", &self.of_drover(Timeline::accepted_ms)));
         rows.push(ms_row("`write` and `fsync` of 8 KiB on the bench's disk", &self.fsync_ms));
         let slower: Vec<f64> = self.rounds.iter().map(|round| round.drover.call_ms() - round.bare_ms).collect();
         rows.push(ms_row("libvirt's call by Drover minus bare call, paired", &slower));
@@ -156,7 +158,7 @@ impl Report {
         format!("## Footprint\n\n{text}\n{}", table(&["process", "resident", "processor"], &rows))
     }
 
-    fn of_drover(&self, of: impl Fn(&crate::timeline::Timeline) -> f64) -> Vec<f64> {
+    fn of_drover(&self, of: impl Fn(&Timeline) -> f64) -> Vec<f64> {
         self.rounds.iter().map(|round| of(&round.drover)).collect()
     }
 

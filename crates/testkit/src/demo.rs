@@ -188,7 +188,7 @@ fn progress(migration: &Value) -> String {
 }
 
 fn mib(bytes: i64) -> String {
-    format!("{}.{} MiB", bytes >> 20, (bytes % (1 << 20)) * 10 >> 20)
+    format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20)
 }
 
 fn text(value: &Value) -> String {
