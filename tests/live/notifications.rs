@@ -79,14 +79,8 @@ fn a_listener_hears_each_step_of_a_move_an_abort_and_a_refusal() {
     vm.ended("completed", SOON);
     let heard = listener.until("instance.live_migration_post.end");
     let (h1, h2) = ("nova-compute:h1", "nova-compute:h2");
-    let expected = [
-        ("pre.start", h2),
-        ("pre.end", h2),
-        ("post.start", h1),
-        ("post_dest.start", h2),
-        ("post_dest.end", h2),
-        ("post.end", h1),
-    ];
+    let expected =
+        [("pre.start", h2), ("pre.end", h2), ("post.start", h1), ("post_dest.start", h2), ("post_dest.end", h2), ("post.end", h1)];
     assert_eq!(steps(&heard), expected);
     let last = &heard[5]["payload"]["nova_object.data"];
     assert_eq!((&last["uuid"], &last["host"], &last["task_state"]), (&json!(vm.id()), &json!("h2"), &Value::Null), "{last:#}");

@@ -198,11 +198,13 @@ impl Conductor {
     /// Lets go of the lease unless something came meanwhile: then the row as it is now.
     async fn let_go(&self, row: &Migration, me: Incarnation, why: &str, look_again_in: Duration) -> Option<Migration> {
         let release = async {
-            let mut conn = self.store.connection().await?;
-            if lease::release(&mut conn, row.id, me, row.wanted, look_again_in, Some(why)).await? {
-                return Ok(None);
-            }
-            lease::renew(&mut conn, row.id, me).await
+            // Not waiting for the disk: the source's grant, which is on its way, needs the row.
+            let mut tx = self.store.begin().await?;
+            need_not_survive_a_crash(&mut tx).await?;
+            let released = lease::release(&mut tx, row.id, me, row.wanted, look_again_in, Some(why)).await?;
+            let again = if released { None } else { lease::renew(&mut tx, row.id, me).await? };
+            commit(tx).await?;
+            Ok(again)
         };
         let again: Result<Option<Migration>, StoreError> = release.await;
         again.unwrap_or_else(|error| {
