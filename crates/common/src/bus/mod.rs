@@ -256,7 +256,7 @@ pub struct Arrival {
 }
 
 impl Inbox {
-    /// Takes an arrival in. Waits while the inbox is full: that is the back pressure.
+    /// Takes an arrival in. Waits while the inbox is full.
     pub async fn put(&self, arrival: Arrival) {
         let Arrival { sender, payload, message_id, answers, reply_to, acknowledge } = arrival;
         if let Some(question) = answers {
@@ -280,8 +280,28 @@ impl Inbox {
         self.lock().clear();
     }
 
+    /// Begins to wait for the answer to a question.
+    fn expect(&self, question: MessageId) -> Expected {
+        let (sender, answer) = oneshot::channel();
+        self.lock().insert(question, sender);
+        Expected { inbox: self.clone(), question, answer }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MessageId, oneshot::Sender<Vec<u8>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer that is waited for. Whoever stops waiting, by whatever way, drops it, and the question is forgotten.
+struct Expected {
+    inbox: Inbox,
+    question: MessageId,
+    answer: oneshot::Receiver<Vec<u8>>,
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.inbox.lock().remove(&self.question);
     }
 }
 
@@ -293,8 +313,9 @@ pub struct Bus {
     inbox: Inbox,
 }
 
-/// How many arrivals wait in a process before the broker is made to wait.
-const INBOX_LENGTH: usize = 64;
+/// How many arrivals wait in a process. At least as many as a broker hands out before it wants acknowledgements: then putting one
+/// in never has to wait, and an answer is never stuck behind questions.
+const INBOX_LENGTH: usize = 1024;
 
 impl Bus {
     /// Makes a bus; `start` gets the inbox and gives the transport. What arrives comes out of the receiver.
@@ -336,16 +357,15 @@ impl Bus {
         envelope: &Envelope<M>,
         within: Duration,
     ) -> Result<R, CallError> {
-        let (sender, answer) = oneshot::channel();
-        let question = envelope.message_id;
-        self.inbox.lock().insert(question, sender);
+        let mut expected = self.inbox.expect(envelope.message_id);
         let asked = async {
             // The answer can overtake the broker's confirmation of the question; whichever comes first ends the wait.
             let question = self.send(to, envelope, Some(self.own.clone()), Some(within), false);
-            tokio::pin!(question, answer);
+            let answer = &mut expected.answer;
+            tokio::pin!(question);
             tokio::select! {
                 biased;
-                payload = &mut answer => payload.map_err(|_| CallError::Lost(to.clone())),
+                payload = &mut *answer => payload.map_err(|_| CallError::Lost(to.clone())),
                 sent = &mut question => {
                     sent?;
                     answer.await.map_err(|_| CallError::Lost(to.clone()))
@@ -353,7 +373,6 @@ impl Bus {
             }
         };
         let payload = tokio::time::timeout(within, asked).await;
-        self.inbox.lock().remove(&question);
         let payload = payload.map_err(|_| CallError::Timeout { to: to.clone(), within })??;
         read_reply(&payload).map_err(CallError::Fault)
     }
@@ -411,5 +430,48 @@ fn read_reply<R: DeserializeOwned>(payload: &[u8]) -> Result<R, Fault> {
             serde_json::from_value(value).map_err(|e| Fault::unexpected(format_args!("answer cannot be read: {e}")))
         }
         Outcome::Fault(fault) => Err(fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memory::{Fate, MemoryBroker};
+    use super::*;
+    use crate::ids::MigrationId;
+    use crate::rpc::latest::ToConductor;
+
+    fn wake() -> Envelope<ToConductor> {
+        Envelope::new(ToConductor::Wake { migration: MigrationId(7) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_nobody_waits_for_any_more_leaves_nothing_behind() {
+        let broker = MemoryBroker::default();
+        let (bus, _inbox) = broker.join(&Address::Compute(HostName::new("h1").unwrap()));
+        let (_conductor, _questions) = broker.join(&Address::ConductorProcess(Incarnation::random()));
+        broker.set_fates(|_| Fate::Lost);
+        let (question, within) = (wake(), Duration::from_secs(60));
+        let call = bus.call::<_, i32>(&Address::Conductor, &question, within);
+        tokio::time::timeout(Duration::from_secs(1), call).await.unwrap_err();
+        assert!(bus.inbox.lock().is_empty());
+        bus.call::<_, i32>(&Address::Conductor, &wake(), within).await.unwrap_err();
+        assert!(bus.inbox.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_overtakes_questions_that_nobody_works_on() {
+        let broker = MemoryBroker::default();
+        let agent = Address::Compute(HostName::new("h1").unwrap());
+        let (bus, mut untouched) = broker.join(&agent);
+        let (conductor, mut questions) = broker.join(&Address::ConductorProcess(Incarnation::random()));
+        for _ in 0..amqp::PREFETCH_OWN {
+            conductor.cast(&agent, &wake()).await.unwrap();
+        }
+        tokio::spawn(async move {
+            let incoming = questions.recv().await.unwrap();
+            conductor.reply(incoming.reply_to().as_ref(), Ok(42)).await;
+        });
+        assert_eq!(bus.call::<_, i32>(&Address::Conductor, &wake(), Duration::from_secs(5)).await, Ok(42));
+        assert!(untouched.try_recv().is_ok());
     }
 }
