@@ -87,6 +87,10 @@ impl Conductor {
             .map(|row| Watch {
                 of: OfAttempt { migration: row.id, attempt: row.attempt, server: row.server },
                 revision: row.revision,
+                abort_requested: row.abort_requested_by.is_some(),
+                // A guest that its owner had paused stands already: nothing can be forced, and nothing is to be let go on.
+                force_complete_requested: row.force_complete_requested_by.is_some()
+                    && row.data.as_ref().is_some_and(|data| !data.paused),
             })
             .collect();
         Ok(Ok(HostWelcome { watch }))
@@ -145,7 +149,8 @@ impl Conductor {
         let mut missing: Vec<Uuid> = report.gone.iter().map(|s| s.0).collect();
         if report.complete {
             let on_host = servers::on_host(tx, host).await?;
-            missing.extend(on_host.into_iter().map(|s| s.0).filter(|uuid| !reported.contains(uuid)));
+            let is_there = |server: &ServerId| reported.contains(&server.0) || report.unreadable.contains(server);
+            missing.extend(on_host.into_iter().filter(|server| !is_there(server)).map(|s| s.0));
         }
         let all: Vec<Uuid> = reported.iter().chain(&missing).copied().collect();
         let known: HashMap<ServerId, _> = servers::lock_all(tx, &all).await?.into_iter().map(|s| (s.uuid, s)).collect();

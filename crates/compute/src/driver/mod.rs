@@ -28,8 +28,9 @@ pub trait Driver: Send + Sync {
 
     /// What the host is and has.
     fn host(&self) -> Answer<HostDescription>;
-    /// All domains, running or not.
-    fn domains(&self) -> Answer<Vec<Domain>>;
+    /// The UUIDs of all domains, running or not. What each is has to be asked one by one: one that does not answer is no reason to
+    /// know nothing of the others.
+    fn servers(&self) -> Answer<Vec<ServerId>>;
     /// One domain; [`ErrorClass::NoDomain`] if there is none.
     fn domain(&self, server: ServerId) -> Answer<Domain>;
     /// One of a domain's XMLs. Not to be asked for a domain that is arriving: libvirt keeps the answer back until it is there.

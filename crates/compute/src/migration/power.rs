@@ -5,7 +5,7 @@ use drover_common::rpc::latest::{GrantKind, GuestState, OfAttempt};
 use tracing::info;
 
 use crate::context::Context;
-use crate::driver::{Action, DriverError};
+use crate::driver::Action;
 use crate::facts;
 use crate::grants::{self, NotGranted};
 
@@ -20,25 +20,38 @@ pub async fn suspend_guest(ctx: &Context, of: OfAttempt) -> Result<(), Fault> {
 }
 
 async fn change(ctx: &Context, of: OfAttempt, kind: GrantKind, action: Action) -> Result<(), Fault> {
+    if is_done(ctx, of, action).await? {
+        return Ok(());
+    }
+    grants::ask(ctx, of, kind).await.map_err(NotGranted::into_fault)?;
+    if is_done(ctx, of, action).await? {
+        return Ok(()); // It changed while leave was asked for.
+    }
+    info!(migration.id = %of.migration, server.id = %of.server, ?action, "changing the guest's state");
+    let acted = ctx.driver.act(of.server, action).await;
+    acted.map_err(|error| error.into_fault(&ctx.options.host, of.server, Fault::migration_error))?;
+    if action == Action::Resume {
+        ctx.ledger.forget_stop(of.server);
+    }
+    Ok(())
+}
+
+/// Looks at the guest: whether nothing is to be done any more, or a fault if this is not for it.
+async fn is_done(ctx: &Context, of: OfAttempt, action: Action) -> Result<bool, Fault> {
     let host = &ctx.options.host;
-    let failed = |error: DriverError| error.into_fault(host, of.server, Fault::migration_error);
-    let seen = facts::see(ctx, of.server).await.map_err(failed)?;
+    let seen = facts::see(ctx, of.server).await;
+    let seen = seen.map_err(|error| error.into_fault(host, of.server, Fault::migration_error))?;
     let seen = seen.ok_or_else(|| Fault::instance_not_found(of.server))?;
     let state = seen.facts.state;
     match judge(state, seen.domain.job.is_some(), action) {
-        Judgement::DoneAlready => return Ok(()),
-        Judgement::MayNot => {
-            return Err(Fault::migration_error(format_args!(
-                "domain {} on {host} is {state}{}: {action:?} is not for it",
-                seen.domain.name,
-                seen.job_shown()
-            )));
-        }
-        Judgement::May => {}
+        Judgement::DoneAlready => Ok(true),
+        Judgement::May => Ok(false),
+        Judgement::MayNot => Err(Fault::migration_error(format_args!(
+            "domain {} on {host} is {state}{}: {action:?} is not for it",
+            seen.domain.name,
+            seen.job_shown()
+        ))),
     }
-    grants::ask(ctx, of, kind).await.map_err(NotGranted::into_fault)?;
-    info!(migration.id = of.migration.0, server.id = %of.server, ?action, "changing the guest's state");
-    ctx.driver.act(of.server, action).await.map_err(failed)
 }
 
 #[derive(Debug, PartialEq, Eq)]

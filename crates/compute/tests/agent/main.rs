@@ -1,18 +1,26 @@
 //! The agent as a whole, between a conductor and a hypervisor that the test plays.
 
-mod fake;
-
 use std::time::Duration;
 
 use drover_common::bus::{Address, CallError};
 use drover_common::ids::{HostName, Revision};
 use drover_common::migration::JobResult;
 use drover_common::rpc::Envelope;
-use drover_common::rpc::latest::{CallState, HostFacts, JobKind, ToCompute, Watch};
+use drover_common::rpc::latest::{CallState, HostFacts, JobKind, OfAttempt, ToCompute, Watch};
 use drover_compute::driver::{Action, DomainEvent, DriverError};
 use fake::{Stage, address};
 
+mod clean_up;
+mod fake;
+mod hosts;
+mod wishes;
+
 const MIB: i64 = 1 << 20;
+
+/// The conductor's word that an earlier life of the agent may have left this migration.
+fn watch(of: OfAttempt) -> Watch {
+    Watch { of, revision: Revision(9), abort_requested: false, force_complete_requested: false }
+}
 
 #[tokio::test]
 async fn an_order_that_comes_twice_starts_one_migration_and_its_end_is_reported() {
@@ -95,7 +103,7 @@ async fn commands_reach_the_job_once_it_is_seen() {
 #[tokio::test]
 async fn a_job_of_an_earlier_life_is_watched_to_its_end_and_never_started_again() {
     let mut stage = Stage::new(|script, driver, of| {
-        script.watch = vec![Watch { of, revision: Revision(9) }];
+        script.watch = vec![watch(of)];
         driver.set_job(Some(JobKind::MigrationOut), MIB);
     })
     .await;
@@ -116,7 +124,7 @@ async fn a_job_of_an_earlier_life_is_watched_to_its_end_and_never_started_again(
 
 #[tokio::test]
 async fn a_job_that_ended_while_no_agent_looked_is_reported_with_what_is_seen_now() {
-    let mut stage = Stage::new(|script, _, of| script.watch = vec![Watch { of, revision: Revision(9) }]).await;
+    let mut stage = Stage::new(|script, _, of| script.watch = vec![watch(of)]).await;
     let report = stage.report().await;
     assert_eq!((report.revision, report.facts.call), (Some(Revision(9)), CallState::Unseen));
     assert!(report.facts.guest.is_some() && report.facts.job.is_none());

@@ -91,16 +91,15 @@ pub(super) fn host(peer: &Peer) -> Result<HostDescription, Error> {
     })
 }
 
-pub(super) fn domains(peer: &Peer) -> Result<Vec<Domain>, Error> {
-    let mut domains = Vec::new();
+/// Only the UUIDs, which come with the list: whatever is asked of a domain may have to wait for it.
+pub(super) fn servers(peer: &Peer) -> Result<Vec<ServerId>, Error> {
+    let mut servers = Vec::new();
     for domain in peer.connect.list_all_domains(0)? {
-        match describe(&domain) {
-            Ok(domain) => domains.push(domain),
-            Err(error) if error.code().to_raw() == sys::VIR_ERR_NO_DOMAIN => {} // Gone meanwhile.
-            Err(error) => return Err(error),
-        }
+        let server = ServerId(domain.uuid()?);
+        peer.handles.keep(server, domain);
+        servers.push(server);
     }
-    Ok(domains)
+    Ok(servers)
 }
 
 pub(super) fn lookup(connect: &Connect, server: ServerId) -> Result<VirtDomain, Error> {
