@@ -48,6 +48,8 @@ pub trait Driver: Send + Sync {
     fn capabilities(&self, machine: Machine) -> Answer<String>;
     /// Whether a guest of this machine can have this `<cpu>` here.
     fn compare_cpu(&self, machine: Machine, cpu: String) -> Answer<CpuComparison>;
+    /// Whether this host's own CPU has all that another host's `<cpu>` has.
+    fn compare_host_cpu(&self, cpu: String) -> Answer<CpuComparison>;
 
     /// This domain will be migrated soon: make ready what takes time.
     fn prepare_migration(&self, server: ServerId);

@@ -97,7 +97,9 @@ async fn migrate(ctx: &Arc<Context>, seat: &mut Seat, start: Start, commands: &[
     let of = seat.of;
     let may_post_copy = start.call.flags & MigrationFlags::POSTCOPY.bits() != 0;
     let mut monitor = Monitor::new(ctx, of, start.policy, may_post_copy);
-    commands.iter().for_each(|&command| monitor.want(command)); // They came while leave was asked for.
+    for &command in commands {
+        monitor.want(command); // It came while leave was asked for.
+    }
     ctx.ledger.set(of, CallState::InCall);
     let begin = Instant::now();
     let returned = ctx.driver.migrate(start.call);

@@ -82,7 +82,8 @@ pub async fn check(ctx: &Context, machine: &Machine, cpu: Option<&str>, source_c
     let compared = if skipped { None } else { what_to_compare(machine, cpu, source_cpu) };
     let comparison = async {
         match compared {
-            Some(cpu) => ctx.driver.compare_cpu(machine.clone(), cpu.to_owned()).await.map(Some),
+            Some(Compared::Guests(cpu)) => ctx.driver.compare_cpu(machine.clone(), cpu.to_owned()).await.map(Some),
+            Some(Compared::Hosts(cpu)) => ctx.driver.compare_host_cpu(cpu.to_owned()).await.map(Some),
             None => Ok(None),
         }
     };
@@ -104,14 +105,21 @@ pub async fn check(ctx: &Context, machine: &Machine, cpu: Option<&str>, source_c
         .map_err(|why| Fault::invalid_cpu_info(format_args!("libvirt on {}: {why}", ctx.options.host)))
 }
 
-/// What libvirt is asked to compare, as Nova does: the guest's CPU if it has a model, else the CPU of the host that it runs on, which
-/// is what it sees. That only matters under KVM: an emulated CPU is as good on any host.
-fn what_to_compare<'a>(machine: &Machine, cpu: Option<&'a str>, source_cpu: Option<&'a str>) -> Option<&'a str> {
-    match cpu {
-        Some(cpu) if has_model(cpu) => Some(cpu),
-        _ if machine.virt_type == "kvm" => source_cpu.or(cpu.filter(|cpu| !is_passed_through(cpu))),
-        cpu => cpu.filter(|cpu| !is_passed_through(cpu)),
-    }
+/// What libvirt is asked to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compared<'a> {
+    /// The guest's CPU with what guests can have here.
+    Guests(&'a str),
+    /// The CPU of the host that the guest runs on with this host's.
+    Hosts(&'a str),
+}
+
+/// As in Nova: the guest's CPU if it has a model, else the CPU of the host that it runs on, which is what it sees. That only matters
+/// under KVM: an emulated CPU is as good on any host.
+fn what_to_compare<'a>(machine: &Machine, cpu: Option<&'a str>, source_cpu: Option<&'a str>) -> Option<Compared<'a>> {
+    let own = cpu.filter(|cpu| !is_passed_through(cpu)).map(Compared::Guests);
+    let sees_its_host = machine.virt_type == "kvm" && !cpu.is_some_and(has_model);
+    source_cpu.filter(|_| sees_its_host).map(Compared::Hosts).or(own)
 }
 
 fn machine_fault(ctx: &Context, machine: &Machine, error: DriverError) -> Fault {
@@ -221,10 +229,11 @@ mod tests {
         let source = "<cpu><arch>x86_64</arch><model>Skylake-Client</model></cpu>";
         let own = cpu("Westmere");
         for passed in ["<cpu mode='host-passthrough'/>", "<cpu mode='maximum'/>", "<cpu><topology sockets='1'/></cpu>"] {
-            assert_eq!(what_to_compare(&kvm, Some(passed), Some(source)), Some(source), "{passed}");
+            assert_eq!(what_to_compare(&kvm, Some(passed), Some(source)), Some(Compared::Hosts(source)), "{passed}");
         }
-        assert_eq!(what_to_compare(&kvm, None, Some(source)), Some(source));
-        assert_eq!(what_to_compare(&kvm, Some(&own), Some(source)), Some(own.as_str()));
+        assert_eq!(what_to_compare(&kvm, None, Some(source)), Some(Compared::Hosts(source)));
+        assert_eq!(what_to_compare(&kvm, Some(&own), Some(source)), Some(Compared::Guests(&own)));
+        assert_eq!(what_to_compare(&tcg, Some(&own), Some(source)), Some(Compared::Guests(&own)));
         assert_eq!(what_to_compare(&tcg, Some("<cpu mode='maximum'/>"), Some(source)), None);
         assert_eq!(what_to_compare(&kvm, Some("<cpu mode='host-passthrough'/>"), None), None, "the source's agent is older");
         let capabilities = Capabilities::parse(CAPABILITIES).unwrap();

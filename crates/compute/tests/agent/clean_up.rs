@@ -22,8 +22,8 @@ async fn fault(stage: &Stage, message: ToCompute) -> drover_common::fault::Fault
     }
 }
 
-async fn stage(state: RunState, marker: impl Fn(&Stage) -> Option<Marker>) -> Stage {
-    let stage = Stage::new(|_, _, _| {}).await;
+fn stage(state: RunState, marker: impl Fn(&Stage) -> Option<Marker>) -> Stage {
+    let stage = Stage::new(|_, _, _| {});
     let marker = marker(&stage);
     stage.set_domain(|domain| {
         domain.state = state;
@@ -44,7 +44,7 @@ fn starts_to_run(state: &mut State) {
 
 #[tokio::test]
 async fn a_guest_that_went_off_after_it_came_has_arrived_and_one_that_left_nothing_is_not_found() {
-    let stage = stage(RunState::ShutOff, |stage| Some(stage.marker())).await;
+    let stage = stage(RunState::ShutOff, |stage| Some(stage.marker()));
     let take_over = || ToCompute::PostLiveMigrationAtDestination(stage.with_data());
     let report: DomainReport = stage.call(take_over()).await.unwrap();
     assert_eq!(report.state, GuestState::ShutOff);
@@ -58,7 +58,7 @@ async fn a_guest_that_went_off_after_it_came_has_arrived_and_one_that_left_nothi
 #[tokio::test]
 async fn a_late_debt_of_the_source_leaves_a_guest_alone_that_was_moved_back_by_hand() {
     for state in [RunState::ShutOff, RunState::Running, STANDS] {
-        let stage = stage(state, |stage| Some(stage.marker())).await;
+        let stage = stage(state, |stage| Some(stage.marker()));
         stage.call::<()>(ToCompute::PostLiveMigration(stage.clean_up(BY_DEBT))).await.unwrap();
         assert!(stage.driver.state().actions.is_empty() && stage.script.lock().unwrap().asked.is_empty(), "{state:?}");
     }
@@ -67,9 +67,9 @@ async fn a_late_debt_of_the_source_leaves_a_guest_alone_that_was_moved_back_by_h
 #[tokio::test]
 async fn a_copy_that_was_left_standing_is_destroyed_and_its_definition_removed() {
     let earlier = Marker { migration: MigrationId(6), attempt: Attempt(1) };
-    let source = stage(STANDS, |_| Some(earlier)).await;
+    let source = stage(STANDS, |_| Some(earlier));
     source.call::<()>(ToCompute::PostLiveMigration(source.clean_up(BY_MIGRATION))).await.unwrap();
-    let destination = stage(STANDS, |stage| Some(stage.marker())).await;
+    let destination = stage(STANDS, |stage| Some(stage.marker()));
     destination.call::<()>(ToCompute::RollbackLiveMigrationAtDestination(destination.clean_up(BY_MIGRATION))).await.unwrap();
     for stage in [source, destination] {
         assert_eq!(stage.driver.state().actions, [Action::Destroy, Action::Undefine]);
@@ -79,8 +79,8 @@ async fn a_copy_that_was_left_standing_is_destroyed_and_its_definition_removed()
 
 #[tokio::test]
 async fn a_copy_that_begins_to_run_while_leave_is_asked_for_is_not_destroyed() {
-    let source = stage(STANDS, |_| None).await;
-    let destination = stage(STANDS, |stage| Some(stage.marker())).await;
+    let source = stage(STANDS, |_| None);
+    let destination = stage(STANDS, |stage| Some(stage.marker()));
     let source_order = ToCompute::PostLiveMigration(source.clean_up(BY_MIGRATION));
     let destination_order = ToCompute::RollbackLiveMigrationAtDestination(destination.clean_up(BY_MIGRATION));
     for (stage, order) in [(source, source_order), (destination, destination_order)] {
@@ -93,7 +93,7 @@ async fn a_copy_that_begins_to_run_while_leave_is_asked_for_is_not_destroyed() {
 
 #[tokio::test]
 async fn a_guest_that_changes_while_leave_is_asked_for_is_neither_resumed_nor_suspended() {
-    let resumed = stage(STANDS, |_| None).await;
+    let resumed = stage(STANDS, |_| None);
     let order = ToCompute::ResumeGuest(resumed.of);
     while_leave_is_asked_for(&resumed, |state| {
         state.domain.as_mut().unwrap().state = RunState::Paused(PauseReason::Other);
@@ -103,7 +103,7 @@ async fn a_guest_that_changes_while_leave_is_asked_for_is_neither_resumed_nor_su
     resumed.set_domain(|domain| domain.state = STANDS);
     while_leave_is_asked_for(&resumed, starts_to_run);
     resumed.call::<()>(order).await.unwrap();
-    let suspended = stage(RunState::Running, |_| None).await;
+    let suspended = stage(RunState::Running, |_| None);
     while_leave_is_asked_for(&suspended, |state| state.domain.as_mut().unwrap().state = RunState::ShutOff);
     let why = fault(&suspended, ToCompute::SuspendGuest(suspended.of)).await;
     assert!(why.message.contains("is shut off: Suspend is not for it"), "{why}");
@@ -114,7 +114,7 @@ async fn a_guest_that_changes_while_leave_is_asked_for_is_neither_resumed_nor_su
 
 #[tokio::test]
 async fn a_debt_stops_an_unconfirmed_copy_that_runs_and_never_removes_it() {
-    let stage = stage(RunState::Running, |stage| Some(stage.marker())).await;
+    let stage = stage(RunState::Running, |stage| Some(stage.marker()));
     let order = || ToCompute::RollbackLiveMigrationAtDestination(stage.clean_up(BY_DEBT));
     for _ in 0..2 {
         let fault = fault(&stage, order()).await;
@@ -126,13 +126,13 @@ async fn a_debt_stops_an_unconfirmed_copy_that_runs_and_never_removes_it() {
 
 #[tokio::test]
 async fn a_running_copy_is_stopped_by_a_debt_only_with_leave_and_only_with_its_very_mark() {
-    let refused = stage(RunState::Running, |stage| Some(stage.marker())).await;
+    let refused = stage(RunState::Running, |stage| Some(stage.marker()));
     refused.script.lock().unwrap().refuses = true;
     fault(&refused, ToCompute::RollbackLiveMigrationAtDestination(refused.clean_up(BY_DEBT))).await;
-    let open = stage(RunState::Running, |stage| Some(stage.marker())).await;
+    let open = stage(RunState::Running, |stage| Some(stage.marker()));
     let why = fault(&open, ToCompute::RollbackLiveMigrationAtDestination(open.clean_up(BY_MIGRATION))).await;
     assert!(why.message.contains("is running: it is not removed"), "the open migration has a verdict of its own: {why}");
-    let later = stage(RunState::Running, |stage| Some(Marker { attempt: Attempt(9), ..stage.marker() })).await;
+    let later = stage(RunState::Running, |stage| Some(Marker { attempt: Attempt(9), ..stage.marker() }));
     later.call::<()>(ToCompute::RollbackLiveMigrationAtDestination(later.clean_up(BY_DEBT))).await.unwrap();
     for stage in [refused, open, later] {
         assert!(stage.driver.state().actions.is_empty());
@@ -141,7 +141,7 @@ async fn a_running_copy_is_stopped_by_a_debt_only_with_leave_and_only_with_its_v
 
 #[tokio::test]
 async fn an_order_to_make_ready_that_comes_after_the_roll_back_makes_nothing() {
-    let stage = Stage::new(|_, _, _| {}).await;
+    let stage = Stage::new(|_, _, _| {});
     stage.driver.state().domain = None;
     let directory = std::env::temp_dir().join(format!("drover-agent-{}", stage.of.server));
     std::fs::create_dir(&directory).unwrap();

@@ -153,6 +153,9 @@ impl Driver for FakeDriver {
     fn compare_cpu(&self, _: Machine, _: String) -> Answer<CpuComparison> {
         Self::answer(Ok(CpuComparison::Fits))
     }
+    fn compare_host_cpu(&self, _: String) -> Answer<CpuComparison> {
+        Self::answer(Ok(CpuComparison::Fits))
+    }
     fn prepare_migration(&self, _: ServerId) {}
     fn migrate(&self, call: MigrateCall) -> Answer<()> {
         let (sender, returned) = oneshot::channel();
@@ -212,7 +215,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Starts the agent; `set` writes the script before it introduces itself.
-    pub(crate) async fn new(set: impl FnOnce(&mut Script, &FakeDriver, OfAttempt)) -> Self {
+    pub(crate) fn new(set: impl FnOnce(&mut Script, &FakeDriver, OfAttempt)) -> Self {
         let of = OfAttempt { migration: MigrationId(7), attempt: Attempt(1), server: ServerId::random() };
         let broker = MemoryBroker::default();
         let (conductor, inbox) = broker.join(&Address::ConductorProcess(Incarnation::random()));

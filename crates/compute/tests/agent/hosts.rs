@@ -10,7 +10,7 @@ use super::fake::Stage;
 #[tokio::test(start_paused = true)]
 async fn a_domain_that_cannot_be_read_is_there_and_keeps_nobody_from_knowing_the_others() {
     let silent = ServerId::random();
-    let mut stage = Stage::new(|_, driver, _| driver.state().silent = vec![silent]).await;
+    let mut stage = Stage::new(|_, driver, _| driver.state().silent = vec![silent]);
     let up = stage.ups.recv().await.unwrap().domains;
     assert!(up.complete);
     assert_eq!((up.unreadable, up.domains.len(), up.domains[0].server), (vec![silent], 1, stage.of.server));
@@ -23,7 +23,7 @@ async fn a_domain_that_cannot_be_read_is_there_and_keeps_nobody_from_knowing_the
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_nobodys_is_watched_to_its_end_and_told_of_only_when_something_changes() {
-    let mut stage = Stage::new(|_, _, _| {}).await;
+    let mut stage = Stage::new(|_, _, _| {});
     stage.ups.recv().await.unwrap();
     stage.driver.set_job(Some(JobKind::MigrationOut), MIB);
     stage.driver.tell(DomainEvent::Changed(stage.of.server));

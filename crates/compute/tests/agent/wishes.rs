@@ -13,8 +13,7 @@ async fn a_job_is_taken_up_once_libvirt_answers_and_what_was_asked_of_it_is_done
             script.watch = vec![Watch { abort_requested, force_complete_requested, ..watch(of) }];
             driver.set_job(Some(JobKind::MigrationOut), MIB);
             driver.state().xml_failures = 4; // One is the report's about all domains.
-        })
-        .await;
+        });
         stage.until(|state| state.actions.contains(&expected)).await;
         assert_eq!(stage.driver.state().xml_failures, 0);
     }
@@ -26,8 +25,7 @@ async fn a_job_that_could_not_be_taken_up_is_let_be_when_it_is_no_longer_ours() 
         script.watch = vec![watch(of)];
         driver.set_job(Some(JobKind::MigrationOut), MIB);
         driver.state().xml_failures = u32::MAX;
-    })
-    .await;
+    });
     stage.ups.recv().await.unwrap();
     stage.script.lock().unwrap().watch.clear();
     stage.driver.reconnect();
@@ -39,7 +37,7 @@ async fn a_job_that_could_not_be_taken_up_is_let_be_when_it_is_no_longer_ours() 
 
 #[tokio::test]
 async fn a_guest_that_was_stopped_to_force_its_copy_goes_on_when_the_copy_fails() {
-    let mut stage = Stage::new(|_, _, _| {}).await;
+    let mut stage = Stage::new(|_, _, _| {});
     stage.cast(stage.order()).await;
     stage.until(|state| !state.calls.is_empty()).await;
     stage.driver.set_job(Some(JobKind::MigrationOut), 128 * MIB);
@@ -60,8 +58,7 @@ async fn a_guest_that_was_stopped_to_force_its_copy_goes_on_when_the_copy_fails(
 async fn a_guest_that_its_owner_paused_is_not_stopped_and_stays_paused() {
     let mut stage = Stage::new(|_, driver, _| {
         driver.state().domain.as_mut().unwrap().state = RunState::Paused(PauseReason::Other);
-    })
-    .await;
+    });
     stage.cast(stage.order()).await;
     stage.until(|state| !state.calls.is_empty()).await;
     stage.driver.set_job(Some(JobKind::MigrationOut), 128 * MIB);
@@ -81,8 +78,7 @@ async fn a_stop_of_an_earlier_life_is_told_from_the_owners_by_what_was_asked_for
         let mut stage = Stage::new(|script, driver, of| {
             script.watch = vec![Watch { force_complete_requested, ..watch(of) }];
             driver.state().domain.as_mut().unwrap().state = RunState::Paused(PauseReason::Other);
-        })
-        .await;
+        });
         let report = stage.report().await;
         assert_eq!((report.facts.guest.unwrap().state, report.facts.call), (expected, CallState::Unseen));
     }
@@ -90,7 +86,7 @@ async fn a_stop_of_an_earlier_life_is_told_from_the_owners_by_what_was_asked_for
 
 #[tokio::test(start_paused = true)]
 async fn force_complete_that_comes_with_the_leave_is_not_lost() {
-    let stage = Stage::new(|script, _, _| script.is_silent = true).await;
+    let stage = Stage::new(|script, _, _| script.is_silent = true);
     stage.cast(stage.order()).await;
     stage.cast(ToCompute::LiveMigrationForceComplete(stage.of)).await;
     let facts: HostFacts = stage.call(ToCompute::GetFacts(stage.of)).await.unwrap();

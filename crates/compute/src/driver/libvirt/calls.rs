@@ -210,9 +210,19 @@ pub(super) fn capabilities(peer: &Peer, machine: &Machine) -> Result<String, Err
 }
 
 pub(super) fn compare_cpu(peer: &Peer, machine: &Machine, cpu: &str) -> Result<CpuComparison, Error> {
-    match ffi::compare_hypervisor_cpu(&peer.connect, machine, cpu) {
+    comparison(peer, ffi::compare_hypervisor_cpu(&peer.connect, machine, cpu), "virConnectCompareHypervisorCPU")
+}
+
+/// Host with host. The hypervisor's CPU would not do: no guest gets all features of its host, so a host would not fit itself.
+pub(super) fn compare_host_cpu(peer: &Peer, cpu: &str) -> Result<CpuComparison, Error> {
+    let compared = peer.connect.compare_cpu(cpu, sys::VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE);
+    comparison(peer, compared, "virConnectCompareCPU")
+}
+
+fn comparison(peer: &Peer, compared: Result<sys::virCPUCompareResult, Error>, call: &str) -> Result<CpuComparison, Error> {
+    match compared {
         Ok(sys::VIR_CPU_COMPARE_IDENTICAL | sys::VIR_CPU_COMPARE_SUPERSET) => Ok(CpuComparison::Fits),
-        Ok(other) => Ok(CpuComparison::Incompatible(format!("virConnectCompareHypervisorCPU says {other}"))),
+        Ok(other) => Ok(CpuComparison::Incompatible(format!("{call} says {other}"))),
         Err(error) if !peer.connect.is_alive().unwrap_or(false) => Err(error),
         Err(error) => match error.code().to_raw() {
             sys::VIR_ERR_NO_SUPPORT | sys::VIR_ERR_CONFIG_UNSUPPORTED | sys::VIR_ERR_OPERATION_UNSUPPORTED => {

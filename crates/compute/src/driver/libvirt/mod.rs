@@ -106,6 +106,10 @@ impl Driver for Libvirt {
         self.ask(move |peer| calls::compare_cpu(peer, &machine, &cpu))
     }
 
+    fn compare_host_cpu(&self, cpu: String) -> Answer<CpuComparison> {
+        self.ask(move |peer| calls::compare_host_cpu(peer, &cpu))
+    }
+
     fn prepare_migration(&self, server: ServerId) {
         let migrator = Arc::clone(&self.migrator);
         tokio::task::spawn_blocking(move || migrator.warm(server));
