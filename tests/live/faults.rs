@@ -180,6 +180,29 @@ fn rabbitmq_is_restarted() {
 }
 
 #[test]
+fn the_broker_takes_the_shared_queue_away_and_nothing_else() {
+    let cloud = Cloud::new();
+    let vm = cloud.boot_on_h1("queue-gone");
+    delete_queue(&cloud, "conductor");
+    // The conductor's own queue, connection and channel live on: only one of its consumers has ended.
+    vm.start_migration(Some("h2"));
+    vm.ended("completed", SOON);
+    vm.assert_on("h2", "ACTIVE");
+    vm.assert_unharmed();
+}
+
+fn delete_queue(cloud: &Cloud, queue: &str) {
+    let url = cloud.bench.cluster().expect("a cluster").amqp_url;
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let deleted = runtime.block_on(async {
+        let connection = lapin::Connection::connect(&url, lapin::ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()).await
+    });
+    deleted.unwrap_or_else(|e| panic!("{queue} is deleted: {e}"));
+}
+
+#[test]
 fn postgresql_is_restarted() {
     let cloud = Cloud::new();
     let (vm, before) = on_its_way(&cloud, "postgresql");

@@ -4,6 +4,7 @@
 
 mod cloud;
 mod faults;
+mod force_complete;
 mod moves;
 mod notifications;
 mod refusals;

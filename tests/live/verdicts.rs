@@ -158,6 +158,22 @@ fn both_run_and_an_operator_chooses_the_destinations() {
 }
 
 #[test]
+fn both_run_and_the_migration_is_closed_the_destinations_is_suspended_by_its_debt() {
+    let cloud = Cloud::new();
+    let vm = cut_off(&cloud, &GuestSpec::new("closed-runs", "h1"), &Cut::Answer);
+    wait_for_state(&cloud, &vm, "h2", "running");
+    cloud.kill("compute-h2");
+    wait_for_state(&cloud, &vm, "h1", "running");
+    // The source has the guest and the destination is silent: what that has left is a debt.
+    vm.ended("failed", AFTER_LIBVIRTS_PATIENCE);
+    mend(&cloud);
+    cloud.start("compute-h2");
+    wait_for_state(&cloud, &vm, "h2", "paused");
+    wait_for_state(&cloud, &vm, "h1", "running");
+    assert_eq!((vm.host().as_str(), &vm.server()["status"]), ("h1", &"ACTIVE".into()));
+}
+
+#[test]
 fn both_gone_the_guest_is_lost_and_never_restarted() {
     let cloud = Cloud::new();
     cloud.cap_bandwidth("h1", 4);

@@ -5,7 +5,7 @@ use drover_common::fault::Fault;
 use drover_common::host::HostInventory;
 use drover_common::ids::{Attempt, HostName, Incarnation, MessageId, MigrationId, RequestId, Revision, ServerId};
 use drover_common::migration::{JobResult, Progress};
-use drover_common::rpc::envelope::{Envelope, MAX_MESSAGE_BYTES, UserContext, decode};
+use drover_common::rpc::envelope::{Envelope, MAX_MESSAGE_BYTES, UserContext, VERSION, decode};
 use drover_common::rpc::latest::*;
 use drover_common::server::Flavor;
 use insta::assert_json_snapshot;
@@ -56,6 +56,7 @@ fn disk() -> GuestDisk {
         capacity_bytes: 1 << 30,
         allocation_bytes: 1 << 20,
         backing_file: None,
+        resolves_to: Some("/srv/pool/vm.qcow2".to_owned()),
     }
 }
 
@@ -72,6 +73,7 @@ fn guest() -> GuestDescription {
         memory_mb: 1024,
         disks: vec![disk()],
         probes: vec![probe()],
+        host_cpu: Some("<cpu><arch>x86_64</arch><model>Westmere</model></cpu>".to_owned()),
     }
 }
 
@@ -86,6 +88,7 @@ fn found() -> DestinationCheck {
         block_devices: vec![BlockDeviceCheck { path: "/dev/sdb".to_owned(), identity: Some("naa.1".to_owned()) }],
         graphics_listen_addr_vnc: None,
         graphics_listen_addr_spice: None,
+        links: vec![LinkCheck { path: "/srv/shared/vm.qcow2".to_owned(), resolves_to: "/srv/pool/vm.qcow2".to_owned() }],
     }
 }
 
@@ -132,7 +135,14 @@ fn domain() -> DomainReport {
 }
 
 fn domains() -> DomainsReport {
-    DomainsReport { incarnation: life(), sequence: 3, complete: true, domains: vec![domain()], gone: Vec::new() }
+    DomainsReport {
+        incarnation: life(),
+        sequence: 3,
+        complete: true,
+        domains: vec![domain()],
+        gone: Vec::new(),
+        unreadable: vec![ServerId(Uuid::from_u128(0x6666))],
+    }
 }
 
 fn inventory() -> HostInventory {
@@ -235,7 +245,12 @@ fn answers() {
     assert_json_snapshot!("answer.check_can_live_migrate_destination", found());
     assert_json_snapshot!("answer.check_can_live_migrate_source", data());
     assert_json_snapshot!("answer.get_facts", facts());
-    assert_json_snapshot!("answer.host_up", HostWelcome { watch: vec![Watch { of: of(), revision: Revision(5) }] });
+    assert_json_snapshot!(
+        "answer.host_up",
+        HostWelcome {
+            watch: vec![Watch { of: of(), revision: Revision(5), abort_requested: true, force_complete_requested: false }]
+        }
+    );
     assert_json_snapshot!("answer.grant", Granted { revision: Revision(5), abort_requested: false });
     assert_json_snapshot!("answer.fault", Fault::precheck("no"));
 }
@@ -250,16 +265,37 @@ fn a_newer_minor_version_with_fields_that_we_do_not_know_is_understood() {
     assert_eq!(read.message, ToConductor::Wake { migration: MigrationId(7) });
 }
 
+/// What the release before wrote, without the fields of 1.1.
+#[test]
+fn a_message_of_the_minor_before_is_understood() {
+    let mut sent = wire(ToConductor::Domains(domains()));
+    sent["version"] = "1.0".into();
+    sent["body"].as_object_mut().unwrap().remove("unreadable");
+    let read = decode::<ToConductor>(&serde_json::to_vec(&sent).unwrap()).unwrap();
+    assert_eq!(read.message, ToConductor::Domains(DomainsReport { unreadable: Vec::new(), ..domains() }));
+    let mut watch =
+        serde_json::to_value(Watch { of: of(), revision: Revision(5), abort_requested: true, force_complete_requested: true })
+            .unwrap();
+    watch.as_object_mut().unwrap().retain(|key, _| !key.ends_with("_requested"));
+    let read: Watch = serde_json::from_value(watch).unwrap();
+    assert!(!read.abort_requested && !read.force_complete_requested);
+    let mut described = serde_json::to_value(guest()).unwrap();
+    described.as_object_mut().unwrap().remove("host_cpu");
+    described["disks"][0].as_object_mut().unwrap().remove("resolves_to");
+    let read: GuestDescription = serde_json::from_value(described).unwrap();
+    assert_eq!((read.host_cpu, read.disks[0].data_file()), (None, Some("/srv/shared/vm.qcow2")));
+}
+
 #[test]
 fn another_major_version_and_an_unknown_kind_of_a_newer_minor_are_refused_by_version() {
     let mut sent = wire(ToConductor::Wake { migration: MigrationId(7) });
     sent["version"] = "2.0".into();
     let refused = decode::<ToConductor>(&serde_json::to_vec(&sent).unwrap()).unwrap_err();
-    assert_eq!(refused, Fault::unsupported_version("2.0", "1.0"));
+    assert_eq!(refused, Fault::unsupported_version("2.0", VERSION));
     sent["version"] = "1.9".into();
     sent["kind"] = "teleport".into();
     let refused = decode::<ToConductor>(&serde_json::to_vec(&sent).unwrap()).unwrap_err();
-    assert_eq!(refused, Fault::unsupported_version("1.9", "1.0"));
+    assert_eq!(refused, Fault::unsupported_version("1.9", VERSION));
 }
 
 #[test]

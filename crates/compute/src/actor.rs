@@ -97,6 +97,11 @@ impl Actors {
         Ok(Seat { of, commands: inbox, superseded, table: Arc::clone(&self.table) })
     }
 
+    /// Whether a migration of this server away from here is ours.
+    pub fn is_under_way(&self, server: ServerId) -> bool {
+        lock(&self.table).contains_key(&server)
+    }
+
     /// Hands a command to the actor of exactly this attempt; false if there is none.
     pub fn command(&self, of: OfAttempt, command: Command) -> bool {
         let table = lock(&self.table);

@@ -110,7 +110,7 @@ async fn answer<R: Serialize>(ctx: &Context, incoming: Incoming, work: impl Futu
 
 async fn command(ctx: &Context, incoming: Incoming, of: OfAttempt, command: Command) {
     if !ctx.actors.command(of, command) {
-        debug!(migration.id = of.migration.0, attempt = of.attempt.0, ?command, "no such migration under way");
+        debug!(migration.id = %of.migration, attempt = of.attempt.0, ?command, "no such migration under way");
     }
     incoming.ack().await;
 }

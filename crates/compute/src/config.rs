@@ -81,7 +81,7 @@ impl Options {
             live_migration_flags: live,
             block_migration_flags: block,
             bandwidth_mib: libvirt.live_migration_bandwidth.into(),
-            policy: PolicyOptions::new(libvirt, also.intersects(MigrationFlags::POSTCOPY)),
+            policy: PolicyOptions::new(libvirt),
             monitor_interval: Duration::from_secs(libvirt.live_migration_monitor_interval),
             report_interval: Duration::from_secs(default.report_interval),
             vnc_server_listen: text(&libvirt.vnc_server_listen),

@@ -8,12 +8,14 @@ use drover_common::ids::Incarnation;
 use drover_common::lifecycle::Life;
 
 use crate::actor::Actors;
+use crate::arrivals::Arrivals;
 use crate::config::Options;
 use crate::domains::Domains;
 use crate::driver::Driver;
 use crate::inventory;
 use crate::ledger::Ledger;
 use crate::prechecks::cpu::CapabilityCache;
+use crate::resume::Resumption;
 use crate::storage::probe::Probes;
 
 /// The agent's parts. One for the life of the process; everything in it is safe to share.
@@ -32,6 +34,10 @@ pub struct Context {
     pub ledger: Ledger,
     /// Migrations under way.
     pub actors: Actors,
+    /// Migrations that arrive.
+    pub arrivals: Arrivals,
+    /// What the conductor said is to be watched.
+    pub resumption: Resumption,
     /// Probe files.
     pub probes: Probes,
     /// What guests can be here.
@@ -39,6 +45,7 @@ pub struct Context {
     /// Reports about domains.
     pub domains: Domains,
     inventory: Mutex<Option<HostInventory>>,
+    host_cpu: Mutex<Option<String>>,
 }
 
 impl Context {
@@ -53,9 +60,12 @@ impl Context {
             life,
             ledger: Ledger::default(),
             actors: Actors::default(),
+            arrivals: Arrivals::default(),
+            resumption: Resumption::default(),
             capabilities: CapabilityCache::default(),
             domains: Domains::default(),
             inventory: Mutex::default(),
+            host_cpu: Mutex::default(),
         })
     }
 
@@ -69,6 +79,16 @@ impl Context {
         }
         *known = Some(inventory.clone());
         is_new
+    }
+
+    /// Notes libvirt's `<cpu>` of the host.
+    pub fn set_host_cpu(&self, cpu: Option<&str>) {
+        *self.host_cpu.lock().unwrap_or_else(PoisonError::into_inner) = cpu.map(str::to_owned);
+    }
+
+    /// libvirt's `<cpu>` of the host, as it was when the inventory was read.
+    pub fn host_cpu(&self) -> Option<String> {
+        self.host_cpu.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The hypervisor and its version, for people.

@@ -1,6 +1,6 @@
 //! What domains this host has: told when one changes, and all of them now and then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use drover_common::bus::Address;
 use drover_common::ids::ServerId;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{DomainReport, DomainsReport, GuestState, JobKind, ToConductor};
+use futures::StreamExt;
 use tokio::sync::{Mutex, Notify, broadcast};
 use tracing::{debug, warn};
 
@@ -19,10 +20,18 @@ use crate::facts::{self, SeenGuest};
 
 /// How long events are gathered: starting a guest brings several.
 const GATHER: Duration = Duration::from_millis(50);
-/// When a guest that runs here but has not wholly arrived is looked at again.
+/// When a guest is looked at again of whose next change libvirt will say nothing ([`Again`]).
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long one guest may keep the report about the others waiting.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// Guests that are looked at side by side: no more calls than libvirt takes at a time.
+const LOOKS_AT_A_TIME: usize = 4;
 /// Between two complete reports that nothing asked for.
 const COMPLETE_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Guests that should be looked at again soon, with what is known of them: one that runs here but has not wholly arrived, and one that
+/// is being migrated away by nobody that we know of. The end of either brings no event of libvirt's.
+type Again = BTreeMap<ServerId, Option<(GuestState, Option<JobKind>)>>;
 
 /// Reports of one life of the agent.
 #[derive(Debug, Default)]
@@ -41,40 +50,63 @@ impl Domains {
 
     /// All domains. Those that are arriving are not this host's yet.
     pub async fn complete(&self, ctx: &Context) -> Result<DomainsReport, DriverError> {
-        let _looking = self.looking.lock().await;
-        let mut report = self.empty(ctx, true);
-        for domain in ctx.driver.domains().await? {
-            if domain.job != Some(JobKind::MigrationIn) {
-                report.domains.extend(read(ctx, &SeenGuest::from(domain)).await?);
-            }
-        }
-        Ok(report)
+        Ok(self.look(ctx, None, &Again::new()).await?.0)
     }
 
-    /// Those that changed, and those of them that should be looked at again soon: libvirt says nothing more when a guest that runs
-    /// already has wholly arrived.
-    async fn changed(
-        &self,
-        ctx: &Context,
-        servers: &BTreeSet<ServerId>,
-    ) -> Result<(DomainsReport, BTreeSet<ServerId>), DriverError> {
+    /// Looks at some domains, or at all: the report, and which of them should be looked at again soon. What is as it was when that
+    /// was decided (`known`) need not be reported once more.
+    async fn look(&self, ctx: &Context, some: Option<Vec<ServerId>>, known: &Again) -> Result<(DomainsReport, Again), DriverError> {
         let _looking = self.looking.lock().await;
-        let (mut report, mut again) = (self.empty(ctx, false), BTreeSet::new());
-        for &server in servers {
-            match facts::see(ctx, server).await? {
-                None => report.gone.push(server),
-                Some(seen) if seen.domain.job != Some(JobKind::MigrationIn) => report.domains.extend(read(ctx, &seen).await?),
-                Some(seen) if seen.facts.state != GuestState::PausedMigration => {
-                    again.insert(server);
+        let mut report = DomainsReport {
+            incarnation: ctx.incarnation,
+            sequence: self.next(),
+            complete: some.is_none(),
+            domains: Vec::new(),
+            gone: Vec::new(),
+            unreadable: Vec::new(),
+        };
+        let servers = match some {
+            Some(servers) => servers,
+            None => ctx.driver.servers().await?,
+        };
+        let looks = servers.into_iter().map(|server| async move { (server, look_at(ctx, server).await) });
+        let mut looks = futures::stream::iter(looks).buffered(LOOKS_AT_A_TIME);
+        let mut again = Again::new();
+        while let Some((server, look)) = looks.next().await {
+            match look {
+                Look::Is(domain) => {
+                    let now = Some((domain.state, domain.job));
+                    if domain.job == Some(JobKind::MigrationOut) && !ctx.actors.is_under_way(server) {
+                        again.insert(server, now);
+                    }
+                    if now.is_none_or(|now| known.get(&server) != Some(&Some(now))) {
+                        report.domains.push(*domain);
+                    }
                 }
-                Some(_) => {}
+                Look::Arriving { runs: true } => drop(again.insert(server, None)),
+                Look::Arriving { runs: false } => {}
+                Look::Gone if report.complete => {} // Since they were listed.
+                Look::Gone => report.gone.push(server),
+                Look::Unreadable(error) if error.class == ErrorClass::Unavailable => return Err(error),
+                Look::Unreadable(error) => {
+                    warn!(server.id = %server, error = %error, "domain cannot be read: only that it is there is reported");
+                    report.unreadable.push(server);
+                }
             }
         }
         Ok((report, again))
     }
 
-    fn empty(&self, ctx: &Context, complete: bool) -> DomainsReport {
-        DomainsReport { incarnation: ctx.incarnation, sequence: self.next(), complete, domains: Vec::new(), gone: Vec::new() }
+    /// A report on one domain that was just looked at. What was looked at before has a lower number, what comes after a higher one.
+    pub fn of_one(&self, ctx: &Context, domain: DomainReport) -> DomainsReport {
+        DomainsReport {
+            incarnation: ctx.incarnation,
+            sequence: self.next(),
+            complete: false,
+            domains: vec![domain],
+            gone: Vec::new(),
+            unreadable: Vec::new(),
+        }
     }
 
     fn next(&self) -> i64 {
@@ -82,15 +114,36 @@ impl Domains {
     }
 }
 
-/// A domain with what its XML says; none if it is gone or cannot be understood.
-async fn read(ctx: &Context, seen: &SeenGuest) -> Result<Option<DomainReport>, DriverError> {
-    match facts::live_xml(ctx, seen.domain.server).await {
-        Ok((_, xml)) => Ok(Some(report(seen, &xml))),
-        Err(error) if error.class == ErrorClass::Unavailable => Err(error),
-        Err(error) if error.class == ErrorClass::NoDomain => Ok(None),
-        Err(error) => {
-            warn!(server.id = %seen.domain.server, error = %error, "domain left out of the report");
-            Ok(None)
+/// What a look at a domain brings.
+enum Look {
+    Is(Box<DomainReport>),
+    /// Not this host's yet; perhaps its CPUs run already.
+    Arriving {
+        runs: bool,
+    },
+    Gone,
+    Unreadable(DriverError),
+}
+
+/// A look with an end: a guest whose QEMU does not answer keeps its libvirt call, but not the report about the others.
+async fn look_at(ctx: &Context, server: ServerId) -> Look {
+    match tokio::time::timeout(LOOK_WITHIN, read(ctx, server)).await {
+        Ok(Ok(look)) => look,
+        Ok(Err(error)) if error.class == ErrorClass::NoDomain => Look::Gone,
+        Ok(Err(error)) => Look::Unreadable(error),
+        Err(_) => Look::Unreadable(DriverError::other(format!("no answer within {} s", LOOK_WITHIN.as_secs()))),
+    }
+}
+
+async fn read(ctx: &Context, server: ServerId) -> Result<Look, DriverError> {
+    match facts::see(ctx, server).await? {
+        None => Ok(Look::Gone),
+        Some(seen) if seen.domain.job == Some(JobKind::MigrationIn) => {
+            Ok(Look::Arriving { runs: seen.facts.state != GuestState::PausedMigration })
+        }
+        Some(seen) => {
+            let (_, xml) = facts::live_xml(ctx, server).await?;
+            Ok(Look::Is(Box::new(report(&seen, &xml))))
         }
     }
 }
@@ -120,22 +173,26 @@ async fn report_changes(ctx: &Context) {
     let mut events = ctx.driver.events();
     let mut complete = tokio::time::interval(COMPLETE_INTERVAL);
     complete.tick().await; // The first one goes with the registration.
-    let mut again = BTreeSet::new();
+    let mut again = Again::new();
     loop {
+        let mut known = Again::new();
         let changes = tokio::select! {
             event = events.recv() => gather(event, &mut events).await,
             _ = complete.tick() => Changes::Everything,
             () = ctx.domains.wanted.notified() => Changes::Everything,
-            () = tokio::time::sleep(LOOK_AGAIN), if !again.is_empty() => Changes::Of(std::mem::take(&mut again)),
+            () = tokio::time::sleep(LOOK_AGAIN), if !again.is_empty() => {
+                known = std::mem::take(&mut again);
+                Changes::Of(known.keys().copied().collect())
+            }
         };
         let looked = match changes {
             Changes::Nothing => continue,
-            Changes::Of(servers) => ctx.domains.changed(ctx, &servers).await,
-            Changes::Everything => ctx.domains.complete(ctx).await.map(|report| (report, BTreeSet::new())),
+            Changes::Of(servers) => ctx.domains.look(ctx, Some(servers.into_iter().collect()), &known).await,
+            Changes::Everything => ctx.domains.look(ctx, None, &known).await,
         };
         match looked {
-            Ok((report, arriving)) => {
-                again.extend(arriving);
+            Ok((report, soon)) => {
+                again.extend(soon);
                 send(ctx, report).await;
             }
             Err(error) => debug!(error = %error, "domains not read; the next registration reports them"),

@@ -59,7 +59,17 @@ impl SeenGuest {
 /// Looks at one guest; none if there is no such domain.
 pub async fn see(ctx: &Context, server: ServerId) -> Result<Option<SeenGuest>, DriverError> {
     let domain = if_there(ctx.driver.domain(server).await)?;
-    Ok(domain.map(SeenGuest::from))
+    Ok(domain.map(|domain| understand(ctx, domain)))
+}
+
+/// A domain in the conductor's words. One that this agent stopped to bring its migration to an end is paused by a migration, also
+/// where libvirt took it for the owner's wish: there the stop came just after the job had ended.
+fn understand(ctx: &Context, domain: Domain) -> SeenGuest {
+    let mut seen = SeenGuest::from(domain);
+    if seen.facts.state == GuestState::Paused && ctx.ledger.was_stopped(seen.domain.server) {
+        seen.facts.state = GuestState::PausedMigration;
+    }
+    seen
 }
 
 /// A guest's live XML, read.

@@ -74,7 +74,7 @@ async fn ask_until_answered(
             Err(CallError::Fault(fault)) if fault.class != FaultClass::Unexpected => return Err(NotGranted::Refused(fault)),
             Err(error) => error,
         };
-        debug!(migration.id = migration.0, error = %last, "leave not answered");
+        debug!(migration.id = %migration, error = %last, "leave not answered");
         if Instant::now() + PAUSE >= deadline {
             return Err(NotGranted::NoAnswer { last });
         }

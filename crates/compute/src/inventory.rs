@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::config::Options;
 use crate::context::Context;
-use crate::domain_xml::Element;
+use crate::domain_xml::{Element, host_cpu_element};
 use crate::driver::{DriverError, HostDescription};
 use crate::storage;
 
@@ -19,7 +19,9 @@ pub async fn read(ctx: &Context) -> Result<HostInventory, DriverError> {
     let (host, host_ip) = tokio::join!(ctx.driver.host(), host_ip(&ctx.options));
     let path = ctx.options.instances_path.clone();
     let space = tokio::task::spawn_blocking(move || space(&path)).await.unwrap_or_default();
-    assemble(host?, host_ip, space)
+    let host = host?;
+    ctx.set_host_cpu(host_cpu_element(&host.capabilities).ok().flatten());
+    assemble(host, host_ip, space)
 }
 
 fn assemble(host: HostDescription, host_ip: String, (total, free): (u64, u64)) -> Result<HostInventory, DriverError> {

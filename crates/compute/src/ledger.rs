@@ -1,9 +1,9 @@
 //! What this life of the agent did with each attempt: the answer to the conductor's "did you start it?".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use drover_common::ids::{Attempt, MigrationId};
+use drover_common::ids::{Attempt, MigrationId, ServerId};
 use drover_common::rpc::latest::{CallState, OfAttempt};
 
 /// Attempts that are remembered. The oldest that ended are forgotten: nobody asks about them any more.
@@ -15,6 +15,7 @@ type Key = (MigrationId, Attempt);
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: Mutex<BTreeMap<Key, CallState>>,
+    stopped: Mutex<BTreeSet<ServerId>>,
 }
 
 impl Ledger {
@@ -39,6 +40,21 @@ impl Ledger {
         self.lock().remove(&key(of));
     }
 
+    /// Notes that the guest is stopped by us, to bring its migration to an end: should that fail, it is to go on.
+    pub fn note_stop(&self, server: ServerId) {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).insert(server);
+    }
+
+    /// It goes on, or was not stopped, or is gone.
+    pub fn forget_stop(&self, server: ServerId) {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).remove(&server);
+    }
+
+    /// Whether it was stopped by us.
+    pub fn was_stopped(&self, server: ServerId) -> bool {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).contains(&server)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, CallState>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,8 +66,6 @@ fn key(of: OfAttempt) -> Key {
 
 #[cfg(test)]
 mod tests {
-    use drover_common::ids::ServerId;
-
     use super::*;
 
     fn of(migration: i64) -> OfAttempt {

@@ -12,6 +12,7 @@
 
 pub mod actor;
 pub mod agent;
+pub mod arrivals;
 pub mod config;
 pub mod context;
 pub mod domain_xml;

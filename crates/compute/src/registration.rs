@@ -81,7 +81,7 @@ async fn register_until_done(ctx: &Arc<Context>, broker: &mut watch::Receiver<u6
         let pause = match register(ctx).await {
             Ok(welcome) => {
                 info!(host = %ctx.options.host, watch = welcome.watch.len(), "registered with the conductor");
-                return resume::take_up(ctx, &welcome.watch).await;
+                return resume::take_up(ctx, &welcome.watch);
             }
             Err(refused @ NotRegistered::Refused(_)) => {
                 error!(error = telemetry::chain(&refused), host = %ctx.options.host, "not registered");

@@ -20,16 +20,16 @@ const PATIENCE: Duration = Duration::from_hours(1);
 /// Sends a report, again and again while the broker is away, until it has it, a newer attempt makes it pointless (`superseded`),
 /// or the process ends.
 pub async fn deliver(ctx: &Context, report: MigrationReport, superseded: &CancellationToken) {
-    let migration = report.migration.0;
+    let migration = report.migration;
     let envelope = Envelope::new(ToConductor::Report(report));
     let begin = Instant::now();
     let pauses = ExponentialBuilder::default().with_min_delay(PAUSE_MIN).with_max_delay(PAUSE_MAX);
     let mut pauses = pauses.with_jitter().without_max_times().build();
     let mut connections = ctx.bus.connections();
     while let Err(error) = ctx.bus.cast(&Address::Conductor, &envelope).await {
-        debug!(migration.id = migration, error = %error, "report not delivered yet");
+        debug!(migration.id = %migration, error = %error, "report not delivered yet");
         if begin.elapsed() > PATIENCE {
-            warn!(migration.id = migration, error = %error, "report given up; a conductor asks for the facts");
+            warn!(migration.id = %migration, error = %error, "report given up; a conductor asks for the facts");
             return;
         }
         tokio::select! {
@@ -39,5 +39,5 @@ pub async fn deliver(ctx: &Context, report: MigrationReport, superseded: &Cancel
             () = ctx.life.stop.cancelled() => return,
         }
     }
-    debug!(migration.id = migration, "report delivered");
+    debug!(migration.id = %migration, "report delivered");
 }

@@ -1,13 +1,20 @@
 //! Taking up again what an earlier life of the agent left: jobs go on in libvirt without their agent.
 //!
 //! Nothing is ever started here. A job that is there is watched until it ends; one that is not any more is reported with what is
-//! seen now, and the conductor decides.
+//! seen now, and the conductor decides. What was asked of the job comes with the list: an earlier life may have been told.
+//!
+//! libvirt does not tell with which flags a job was started, so whether it may become post-copy is taken from the configuration of
+//! now and from the guest. If that is wrong libvirt refuses the switch, and the copy goes on as it was.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use drover_common::rpc::latest::{CallState, JobKind, MigrationReport, Watch};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use drover_common::rpc::latest::{CallState, GuestState, JobKind, MigrationReport, Watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span, warn};
 
+use crate::actor::Command;
 use crate::context::Context;
 use crate::driver::{DriverError, if_there};
 use crate::facts;
@@ -17,17 +24,47 @@ use crate::migration::policy::{Policy, weight_bytes};
 use crate::migration::source;
 use crate::reports;
 
-/// Takes up what the conductor says may be under way here.
-pub async fn take_up(ctx: &Arc<Context>, watches: &[Watch]) {
-    for watch in watches {
-        let of = watch.of;
-        if ctx.ledger.state(of.migration, of.attempt) != CallState::Unseen {
-            continue; // This very life has it in hand.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The list that is being taken up; a newer one takes its place.
+#[derive(Debug, Default)]
+pub struct Resumption {
+    current: Mutex<CancellationToken>,
+}
+
+impl Resumption {
+    fn begin(&self, stop: &CancellationToken) -> CancellationToken {
+        let list = stop.child_token();
+        let old = std::mem::replace(&mut *self.current.lock().unwrap_or_else(PoisonError::into_inner), list.clone());
+        old.cancel();
+        list
+    }
+}
+
+/// Begins to take up what the conductor says may be under way here. What is not on the list any more is not ours any more.
+pub fn take_up(ctx: &Arc<Context>, watches: &[Watch]) {
+    let list = ctx.resumption.begin(&ctx.life.stop);
+    for &watch in watches {
+        let (list, taking_up) = (list.clone(), take_up_until_done(Arc::clone(ctx), watch));
+        ctx.life.spawn(async move {
+            list.run_until_cancelled(taking_up).await;
+        });
+    }
+}
+
+/// Tries until it is done: the connection may have broken just now, or libvirt may be busy with the guest.
+async fn take_up_until_done(ctx: Arc<Context>, watch: Watch) {
+    let builder = ExponentialBuilder::default().with_min_delay(PAUSE_MIN).with_max_delay(PAUSE_MAX);
+    let mut pauses = builder.with_jitter().without_max_times().build();
+    let of = watch.of;
+    // Another state than this: this very life has it in hand.
+    while ctx.ledger.state(of.migration, of.attempt) == CallState::Unseen {
+        match take_up_one(&ctx, watch).await {
+            Ok(()) => return,
+            Err(error) => warn!(migration.id = %of.migration, error = %error, "migration not taken up yet"),
         }
-        if let Err(error) = take_up_one(ctx, *watch).await {
-            // The connection broke just now; after the next one the conductor is asked again.
-            warn!(migration.id = of.migration.0, error = %error, "migration not taken up yet");
-        }
+        tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
     }
 }
 
@@ -36,6 +73,13 @@ async fn take_up_one(ctx: &Arc<Context>, watch: Watch) -> Result<(), DriverError
     let job = if_there(ctx.driver.job(of.server).await)?.filter(|job| job.kind == Some(JobKind::MigrationOut));
     let seen = facts::see(ctx, of.server).await?;
     let Some((job, seen)) = job.zip(seen.as_ref()) else {
+        let stands = seen.as_ref().is_some_and(|seen| seen.facts.state == GuestState::Paused);
+        let seen = if stands && watch.force_complete_requested {
+            ctx.ledger.note_stop(of.server); // An earlier life stopped it, to no avail: the owner never wanted it paused.
+            facts::see(ctx, of.server).await?
+        } else {
+            seen
+        };
         let report = MigrationReport {
             migration: of.migration,
             attempt: of.attempt,
@@ -53,18 +97,25 @@ async fn take_up_one(ctx: &Arc<Context>, watch: Watch) -> Result<(), DriverError
     let seat = match ctx.actors.enter(&ctx.ledger, of, CallState::Attached) {
         Ok(seat) => seat,
         Err(admission) => {
-            debug!(migration.id = of.migration.0, ?admission, "not watched");
+            debug!(migration.id = %of.migration, ?admission, "not watched");
             return Ok(());
         }
     };
     let memory = u64::try_from(xml.memory_mb).unwrap_or(0) << 20;
     let disks = u64::try_from(job.progress.disk_total).unwrap_or(0);
     let weight = weight_bytes(memory, (disks > 0).then_some(disks));
-    let flags = ctx.options.flags_for(seen.domain.persistent, false, disks > 0);
+    let paused = seen.facts.state == GuestState::Paused;
+    let flags = ctx.options.flags_for(seen.domain.persistent, paused, disks > 0);
     let policy = Policy::new(&ctx.options.policy, weight);
     let mut monitor = Monitor::new(ctx, of, policy, flags.intersects(MigrationFlags::POSTCOPY));
+    if watch.abort_requested {
+        monitor.want(Command::Abort);
+    }
+    if watch.force_complete_requested {
+        monitor.want(Command::ForceComplete);
+    }
     monitor.take_up(seen.facts.state, job.progress);
-    let span = info_span!("migration", migration.id = of.migration.0, server.id = %of.server);
+    let span = info_span!("migration", migration.id = %of.migration, server.id = %of.server);
     let watching = source::watch_attached(Arc::clone(ctx), seat, monitor, Some(watch.revision));
     ctx.life.spawn(watching.instrument(span));
     Ok(())

@@ -12,7 +12,7 @@ use drover_common::migration::{Event, MigrationStatus};
 use drover_common::rpc::latest::{Authority, GrantKind, GrantRequest, Granted};
 use drover_store::debts::{Debt, Side};
 use drover_store::migrations::{self, Migration, advance};
-use drover_store::{StoreError, debts};
+use drover_store::{StoreError, debts, servers};
 use tracing::{debug, info};
 
 use crate::Conductor;
@@ -67,9 +67,14 @@ fn by_row(row: &Migration, host: &HostName, request: &GrantRequest) -> Answer {
     }
 }
 
-/// Decides by a debt, for a migration that is closed.
-fn by_debt(debt: Option<&Debt>, host: &HostName, request: &GrantRequest) -> Answer {
+/// Decides by a debt, for a migration that is closed. A copy may be stopped where the guest is not (`recorded_on`): it runs beside the
+/// guest, because its finish was never confirmed. If the books have followed it there meanwhile, it is the guest.
+fn by_debt(debt: Option<&Debt>, recorded_on: Option<&HostName>, host: &HostName, request: &GrantRequest) -> Answer {
     match (debt, request.kind) {
+        (Some(debt), GrantKind::Suspend) if debt.host == *host && debt.side == Side::Destination => match recorded_on {
+            Some(recorded) if recorded != host => Answer::Yes,
+            _ => Answer::No("the guest is not recorded on another host"),
+        },
         (Some(debt), GrantKind::RollbackDestination) if debt.host == *host && debt.side == Side::Destination => Answer::Yes,
         (Some(debt), GrantKind::CleanSource) if debt.host == *host && debt.side == Side::Source => Answer::Yes,
         _ => Answer::No("there is no such debt"),
@@ -109,7 +114,11 @@ impl Conductor {
         };
         if let Authority::Debt { id } = request.authority {
             let debt = debts::get_open(&mut conn, id).await?.filter(|debt| debt.migration == request.migration);
-            return Ok(match by_debt(debt.as_ref(), host, request) {
+            let server = match &debt {
+                Some(debt) => servers::get(&mut conn, debt.server).await?.filter(|server| server.deleted_at.is_none()),
+                None => None,
+            };
+            return Ok(match by_debt(debt.as_ref(), server.as_ref().map(|server| &server.host), host, request) {
                 Answer::Yes | Answer::After(_) => Ok(Granted { revision: drover_common::ids::Revision(0), abort_requested: false }),
                 Answer::No(why) => Err(no(why)),
             });
@@ -142,13 +151,29 @@ impl Conductor {
 
 #[cfg(test)]
 mod tests {
-    use drover_common::ids::{Attempt, Incarnation, MigrationId};
+    use drover_common::ids::{Attempt, Incarnation, MigrationId, ServerId};
 
     use super::*;
     use crate::testing::migration;
 
     fn host(name: &str) -> HostName {
         HostName::new(name).unwrap()
+    }
+
+    fn debt(side: Side) -> Debt {
+        let data = serde_json::json!({
+            "name": "instance-1", "xml": "<domain/>", "persistent": true, "paused": false, "block_migration": false, "disks": [],
+            "destination": {"host": "h2", "connect_address": "h2", "inbound_address_set": false},
+        });
+        Debt {
+            id: 3,
+            migration: MigrationId(1),
+            server: ServerId::random(),
+            host: host("h2"),
+            side,
+            left_by: Attempt(1),
+            data: serde_json::from_value(data).unwrap(),
+        }
     }
 
     fn request(kind: GrantKind, attempt: i32, life: Incarnation) -> GrantRequest {
@@ -200,6 +225,29 @@ mod tests {
         assert!(matches!(resume(&row, "h2"), Answer::No(_)), "the source's was kept");
         row.keep = Some(host("h2"));
         assert_eq!(resume(&row, "h2"), Answer::Yes);
+    }
+
+    #[test]
+    fn a_debt_lets_its_host_clean_up_and_stop_a_copy_that_is_not_the_guest() {
+        use GrantKind::{CleanSource, PostCopy, Resume, RollbackDestination, Start, Suspend};
+        for side in [Side::Source, Side::Destination] {
+            let debt = debt(side);
+            for kind in [Start, PostCopy, Resume, RollbackDestination, Suspend, CleanSource] {
+                for (name, recorded_on) in [("h2", Some("h1")), ("h2", Some("h2")), ("h2", None), ("h3", Some("h1"))] {
+                    let request = GrantRequest { authority: Authority::Debt { id: 3 }, ..request(kind, 1, Incarnation::random()) };
+                    let recorded = recorded_on.map(host);
+                    let answer = by_debt(Some(&debt), recorded.as_ref(), &host(name), &request);
+                    let expected = name == "h2"
+                        && match (side, kind) {
+                            (Side::Source, CleanSource) | (Side::Destination, RollbackDestination) => true,
+                            (Side::Destination, Suspend) => recorded_on == Some("h1"),
+                            _ => false,
+                        };
+                    assert_eq!(answer == Answer::Yes, expected, "{side} {kind:?} {name} {recorded_on:?}: {answer:?}");
+                    assert!(matches!(by_debt(None, recorded.as_ref(), &host(name), &request), Answer::No(_)));
+                }
+            }
+        }
     }
 
     #[test]

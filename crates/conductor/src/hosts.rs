@@ -88,6 +88,10 @@ impl Conductor {
             .map(|row| Watch {
                 of: OfAttempt { migration: row.id, attempt: row.attempt, server: row.server },
                 revision: row.revision,
+                abort_requested: row.abort_requested_by.is_some(),
+                // A guest that its owner had paused stands already: nothing can be forced, and nothing is to be let go on.
+                force_complete_requested: row.force_complete_requested_by.is_some()
+                    && row.data.as_ref().is_some_and(|data| !data.paused),
             })
             .collect();
         Ok(Ok(HostWelcome { watch }))
@@ -160,7 +164,8 @@ impl Conductor {
         if report.complete {
             let on_host = servers::on_host(tx, host).await?.into_iter().map(|s| s.0);
             let found = findings::servers_on_host(tx, host).await?;
-            missing.extend(on_host.chain(found).filter(|uuid| !reported.contains(uuid)));
+            let is_there = |uuid: &Uuid| reported.contains(uuid) || report.unreadable.contains(&ServerId(*uuid));
+            missing.extend(on_host.chain(found).filter(|uuid| !is_there(uuid)));
             missing.sort_unstable();
             missing.dedup();
         }

@@ -326,6 +326,8 @@ pub struct Settled<'a> {
     pub node: &'a str,
     /// What libvirt says; decides `vm_state` too.
     pub power_state: PowerState,
+    /// The report that says so, if a new host does: none that was made before it counts any more.
+    pub observed: Option<(Incarnation, i64)>,
 }
 
 /// The end of a migration: where the guest is and how, and the server is free. An operator's `error` stays unless the guest runs
@@ -333,13 +335,16 @@ pub struct Settled<'a> {
 pub async fn settle(conn: &mut PgConnection, id: ServerId, settled: &Settled<'_>) -> Result<(), StoreError> {
     sqlx::query!(
         "UPDATE servers SET host = $2, node = $3, power_state = $4, vm_state = CASE WHEN vm_state = 'deleted' THEN vm_state ELSE $5 END,
-                task_state = NULL, progress = 0, updated_at = now()
+                task_state = NULL, progress = 0, observed_incarnation = coalesce($6, observed_incarnation),
+                observed_sequence = coalesce($7, observed_sequence), updated_at = now()
          WHERE uuid = $1",
         id.0,
         settled.host.as_str(),
         settled.node,
         settled.power_state.code(),
         vm_state_of(settled.power_state).as_str(),
+        settled.observed.map(|(life, _)| life.0),
+        settled.observed.map(|(_, sequence)| sequence),
     )
     .execute(conn)
     .await

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
@@ -25,7 +25,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ExchangeKind};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::{Acknowledge, Address, Arrival, Bus, Inbox, Incoming, Parcel, SendError, Sender, Transport};
@@ -42,8 +42,13 @@ const DEAD_QUEUE: &str = "conductor.dead";
 
 /// Two of them missed, and the broker drops the connection and with it an agent's queue.
 const HEARTBEAT_SECONDS: u16 = 5;
-/// Messages that one process works on at a time.
-const PREFETCH: u16 = 64;
+/// Messages from the shared queue that one process works on at a time.
+const PREFETCH_SHARED: u16 = 64;
+/// Unacknowledged messages from a process's own queue, where its answers come in, too: more than it ever works on at a time, so
+/// that an answer never waits for the handler that waits for it.
+pub(super) const PREFETCH_OWN: u16 = 512;
+/// How long the broker has for the goodbye on a connection that is given up.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Deliveries of one message before it is put among the dead letters: whatever fails so often is not going to work.
 const DELIVERY_LIMIT: i64 = 20;
 /// Messages in the shared queue and among the dead letters; beyond it the broker refuses, and senders keep what matters on rows.
@@ -68,14 +73,22 @@ pub fn start(url: &Secret, own: Address) -> Result<(Bus, mpsc::Receiver<Incoming
     Ok(Bus::new(own, |inbox| {
         // Not tracked: it must outlive the tasks that still have something to send; the end of the process ends it.
         tokio::spawn(link.keep(inbox));
-        Arc::new(AmqpTransport { channel, user })
+        Arc::new(AmqpTransport { publisher: channel, user })
     }))
 }
 
 struct Link {
     uri: AMQPUri,
     own: Address,
-    publisher: watch::Sender<Option<Channel>>,
+    publisher: watch::Sender<Option<Publisher>>,
+}
+
+/// The channel of one connection on which everything is published.
+#[derive(Clone)]
+struct Publisher {
+    channel: Channel,
+    /// Told by whoever finds the channel closed: nothing else listens to it.
+    broken: Arc<Notify>,
 }
 
 impl Link {
@@ -92,13 +105,18 @@ impl Link {
                 Ok((connection, publisher, consumers)) => {
                     info!(broker = %self.uri.authority.host, "connected to the broker");
                     backoff = pauses();
-                    self.publisher.send_replace(Some(publisher));
+                    let broken = Arc::new(Notify::new());
+                    self.publisher.send_replace(Some(Publisher { channel: publisher, broken: Arc::clone(&broken) }));
                     inbox.set_connected();
-                    let why = Self::receive(consumers, &inbox).await;
+                    let why = tokio::select! {
+                        why = Self::receive(consumers, &inbox) => why,
+                        () = broken.notified() => "the channel for publishing is closed".to_owned(),
+                    };
                     self.publisher.send_replace(None);
                     inbox.set_disconnected();
                     warn!(error = why, "connection to the broker lost");
-                    drop(connection);
+                    // It may still be open: the broker must forget its queues before the next one declares them.
+                    tokio::time::timeout(GOODBYE, connection.close(200, ShortString::from("reconnecting"))).await.ok();
                 }
                 Err(error) => {
                     warn!(error = telemetry::chain(&error), broker = %self.uri.authority.host, "no connection to the broker");
@@ -115,7 +133,6 @@ impl Link {
         let publisher = connection.create_channel().await?;
         publisher.confirm_select(ConfirmSelectOptions::default()).await?;
         let channel = connection.create_channel().await?;
-        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let mut consumers = Vec::new();
         let exchange = exchange_of(&self.own);
         if !matches!(self.own, Address::Compute(_)) {
@@ -123,19 +140,20 @@ impl Link {
         }
         if matches!(self.own, Address::ConductorProcess(_)) {
             declare_shared_queue(&channel).await?;
-            consumers.push(consume(&channel, &Address::Conductor).await?);
+            consumers.push(consume(&channel, &Address::Conductor, PREFETCH_SHARED).await?);
         }
         let own = ShortString::from(self.own.to_string());
         let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(own.clone(), exclusive, FieldTable::default()).await?;
         channel.queue_bind(own.clone(), exchange.into(), own, QueueBindOptions::default(), FieldTable::default()).await?;
-        consumers.push(consume(&channel, &self.own).await?);
+        consumers.push(consume(&channel, &self.own, PREFETCH_OWN).await?);
         Ok((connection, publisher, consumers))
     }
 
-    /// Takes deliveries until the channel closes; returns why it did.
+    /// Takes deliveries until a consumer ends, for whatever reason: a channel that closed, or a queue that the broker took away from
+    /// under one of several. Returns why.
     async fn receive(consumers: Vec<Consumer>, inbox: &Inbox) -> String {
-        let mut deliveries = futures::stream::select_all(consumers);
+        let mut deliveries = until_one_ends(consumers);
         while let Some(delivery) = deliveries.next().await {
             let delivery = match delivery {
                 Ok(delivery) => delivery,
@@ -150,8 +168,14 @@ impl Link {
                 }
             }
         }
-        "the broker closed the channel".to_owned()
+        "the broker closed the channel or ended a consumer".to_owned()
     }
+}
+
+/// All items of several streams, until the first of them has no more.
+fn until_one_ends<S: Stream + Unpin>(streams: Vec<S>) -> impl Stream<Item = S::Item> + Unpin {
+    let marked = streams.into_iter().map(|stream| stream.map(Some).chain(futures::stream::once(futures::future::ready(None))));
+    futures::stream::select_all(marked).take_while(|item| futures::future::ready(item.is_some())).filter_map(futures::future::ready)
 }
 
 fn exchange_of(address: &Address) -> &'static str {
@@ -198,7 +222,8 @@ async fn declare_shared_queue(channel: &Channel) -> Result<(), lapin::Error> {
     channel.queue_bind(name.clone(), TO_CONTROL.into(), name, QueueBindOptions::default(), FieldTable::default()).await
 }
 
-async fn consume(channel: &Channel, address: &Address) -> Result<Consumer, lapin::Error> {
+async fn consume(channel: &Channel, address: &Address, prefetch: u16) -> Result<Consumer, lapin::Error> {
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?; // Holds for the consumers that come after it.
     let queue = ShortString::from(address.to_string());
     channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default()).await
 }
@@ -239,8 +264,17 @@ impl Acknowledge for Delivered {
 }
 
 struct AmqpTransport {
-    channel: watch::Receiver<Option<Channel>>,
+    publisher: watch::Receiver<Option<Publisher>>,
     user: String,
+}
+
+impl Publisher {
+    /// The channel is of no more use, though its connection may live.
+    fn give_up(&self, error: &lapin::Error, to: &Address) -> SendError {
+        debug!(error = telemetry::chain(error), to = %to, "publish failed");
+        self.broken.notify_one();
+        SendError::Disconnected
+    }
 }
 
 impl AmqpTransport {
@@ -266,24 +300,40 @@ impl AmqpTransport {
 impl Transport for AmqpTransport {
     fn send(&self, parcel: Parcel) -> BoxFuture<'_, Result<(), SendError>> {
         async move {
-            let channel = self.channel.borrow().clone().ok_or(SendError::Disconnected)?;
+            let publisher = self.publisher.borrow().clone().ok_or(SendError::Disconnected)?;
             let Ok(key) = ShortString::try_new(parcel.to.to_string()) else {
                 return Err(SendError::Unroutable(parcel.to));
             };
             let options = BasicPublishOptions { mandatory: true, immediate: false };
             let properties = self.properties(&parcel);
-            let confirm = channel.basic_publish(exchange_of(&parcel.to).into(), key, options, &parcel.payload, properties).await;
-            match confirm.map_err(|_| SendError::Disconnected)?.await {
+            let confirm =
+                publisher.channel.basic_publish(exchange_of(&parcel.to).into(), key, options, &parcel.payload, properties).await;
+            match confirm.map_err(|error| publisher.give_up(&error, &parcel.to))?.await {
                 Ok(Confirmation::Ack(None)) => Ok(()),
                 Ok(Confirmation::Ack(Some(_))) => Err(SendError::Unroutable(parcel.to)),
                 Ok(Confirmation::Nack(_)) => Err(SendError::Refused { to: parcel.to, why: "the queue is full".to_owned() }),
                 Ok(Confirmation::NotRequested) => Err(SendError::Refused { to: parcel.to, why: "no confirmation mode".to_owned() }),
-                Err(error) => {
-                    debug!(error = telemetry::chain(&error), to = %parcel.to, "publish failed");
-                    Err(SendError::Disconnected)
-                }
+                Err(error) => Err(publisher.give_up(&error, &parcel.to)),
             }
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_consumer_that_ends_ends_all() {
+        let (sender, lives) = mpsc::unbounded_channel();
+        sender.send(1).unwrap();
+        let lives = stream::unfold(lives, |mut lives| async { lives.recv().await.map(|item| (item, lives)) }).boxed();
+        let items = until_one_ends(vec![lives, stream::iter([2, 3]).boxed()]);
+        let seen: Vec<i32> = tokio::time::timeout(Duration::from_secs(5), items.collect()).await.expect("it ends");
+        assert!(seen.contains(&2) && seen.contains(&3), "{seen:?}");
+        drop(sender);
     }
 }

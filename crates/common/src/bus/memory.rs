@@ -165,6 +165,37 @@ mod tests {
         assert_eq!(lost, Err(CallError::Timeout { to: Address::Conductor, within }));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_nobody_waits_for_any_more_leaves_nothing_behind() {
+        let broker = MemoryBroker::default();
+        let (bus, _inbox) = broker.join(&host());
+        let (_conductor, _questions) = broker.join(&Address::ConductorProcess(Incarnation::random()));
+        broker.set_fates(|_| Fate::Lost);
+        let (question, within) = (wake(), Duration::from_mins(1));
+        let call = bus.call::<_, i32>(&Address::Conductor, &question, within);
+        tokio::time::timeout(Duration::from_secs(1), call).await.unwrap_err();
+        assert!(bus.inbox.lock().is_empty());
+        bus.call::<_, i32>(&Address::Conductor, &wake(), within).await.unwrap_err();
+        assert!(bus.inbox.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_overtakes_questions_that_nobody_works_on() {
+        let broker = MemoryBroker::default();
+        let agent = host();
+        let (bus, mut untouched) = broker.join(&agent);
+        let (conductor, mut questions) = broker.join(&Address::ConductorProcess(Incarnation::random()));
+        for _ in 0..super::super::amqp::PREFETCH_OWN {
+            conductor.cast(&agent, &wake()).await.unwrap();
+        }
+        tokio::spawn(async move {
+            let incoming = questions.recv().await.unwrap();
+            conductor.reply(incoming.reply_to().as_ref(), Ok(42)).await;
+        });
+        assert_eq!(bus.call::<_, i32>(&Address::Conductor, &wake(), Duration::from_secs(5)).await, Ok(42));
+        assert!(untouched.try_recv().is_ok());
+    }
+
     #[test]
     fn an_address_survives_its_text() {
         let life = Incarnation::random();

@@ -274,7 +274,7 @@ pub struct Arrival {
 }
 
 impl Inbox {
-    /// Takes an arrival in. Waits while the inbox is full: that is the back pressure.
+    /// Takes an arrival in. Waits while the inbox is full.
     pub async fn put(&self, arrival: Arrival) {
         let Arrival { sender, payload, message_id, answers, reply_to, acknowledge } = arrival;
         if let Some(question) = answers {
@@ -298,8 +298,28 @@ impl Inbox {
         self.lock().clear();
     }
 
+    /// Begins to wait for the answer to a question.
+    fn expect(&self, question: MessageId) -> Expected {
+        let (sender, answer) = oneshot::channel();
+        self.lock().insert(question, sender);
+        Expected { inbox: self.clone(), question, answer }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MessageId, oneshot::Sender<Vec<u8>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer that is waited for. Whoever stops waiting, by whatever way, drops it, and the question is forgotten.
+struct Expected {
+    inbox: Inbox,
+    question: MessageId,
+    answer: oneshot::Receiver<Vec<u8>>,
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.inbox.lock().remove(&self.question);
     }
 }
 
@@ -311,8 +331,9 @@ pub struct Bus {
     inbox: Inbox,
 }
 
-/// How many arrivals wait in a process before the broker is made to wait.
-const INBOX_LENGTH: usize = 64;
+/// How many arrivals wait in a process. At least as many as a broker hands out before it wants acknowledgements: then putting one
+/// in never has to wait, and an answer is never stuck behind questions.
+const INBOX_LENGTH: usize = 1024;
 
 impl Bus {
     /// Makes a bus; `start` gets the inbox and gives the transport. What arrives comes out of the receiver.
@@ -371,16 +392,15 @@ impl Bus {
         envelope: &Envelope<M>,
         within: Duration,
     ) -> Result<R, CallError> {
-        let (sender, answer) = oneshot::channel();
-        let question = envelope.message_id;
-        self.inbox.lock().insert(question, sender);
+        let mut expected = self.inbox.expect(envelope.message_id);
         let asked = async {
             // The answer can overtake the broker's confirmation of the question; whichever comes first ends the wait.
             let question = self.send(to, envelope, Some(self.own.clone()), Some(within), false);
-            tokio::pin!(question, answer);
+            let answer = &mut expected.answer;
+            tokio::pin!(question);
             tokio::select! {
                 biased;
-                payload = &mut answer => payload.map_err(|_| CallError::Lost(to.clone())),
+                payload = &mut *answer => payload.map_err(|_| CallError::Lost(to.clone())),
                 sent = &mut question => {
                     sent?;
                     answer.await.map_err(|_| CallError::Lost(to.clone()))
@@ -388,7 +408,6 @@ impl Bus {
             }
         };
         let payload = tokio::time::timeout(within, asked).await;
-        self.inbox.lock().remove(&question);
         let payload = payload.map_err(|_| CallError::Timeout { to: to.clone(), within })??;
         read_reply(&payload).map_err(CallError::Fault)
     }

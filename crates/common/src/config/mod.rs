@@ -182,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn downtime_and_its_steps_are_bounded() {
+        for (option, most) in [("live_migration_downtime", 2_000_000), ("live_migration_downtime_steps", 1000)] {
+            assert!(from_toml(&format!("[libvirt]\n{option} = {most}")).is_ok(), "{option}");
+            let error = from_toml(&format!("[libvirt]\n{option} = {}", most + 1)).unwrap_err().to_string();
+            assert!(error.contains(&format!("[libvirt] {option} =")) && error.contains(&format!("to {most}")), "{error}");
+        }
+    }
+
+    #[test]
     fn noauth_is_refused_on_an_address_that_others_can_reach() {
         assert!(from_toml("[api]\nosapi_compute_listen = \"0.0.0.0\"").is_err());
         assert!(from_toml("[api]\nosapi_compute_listen = \"0.0.0.0\"\nnoauth_listen_anywhere = true").is_ok());

@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::{ConfigError, Secret, system_host_name};
 use crate::ids::HostName;
 
+/// QEMU's own limit (`MAX_MIGRATE_DOWNTIME`).
+const DOWNTIME_MS_MAX: u64 = 2_000_000;
+/// Far more steps than anybody can tell apart; each is kept for the length of a migration.
+const DOWNTIME_STEPS_MAX: u64 = 1000;
+
 /// All of it.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -211,8 +216,8 @@ impl Config {
                 "a URI with one %s in the place of the destination, for instance qemu+tcp://%s/system",
             ));
         }
-        at_least("[libvirt] live_migration_downtime", libvirt.live_migration_downtime, 100)?;
-        at_least("[libvirt] live_migration_downtime_steps", libvirt.live_migration_downtime_steps, 3)?;
+        within("[libvirt] live_migration_downtime", libvirt.live_migration_downtime, 100, DOWNTIME_MS_MAX)?;
+        within("[libvirt] live_migration_downtime_steps", libvirt.live_migration_downtime_steps, 3, DOWNTIME_STEPS_MAX)?;
         at_least("[libvirt] live_migration_downtime_delay", libvirt.live_migration_downtime_delay, 3)?;
         at_least("[libvirt] live_migration_monitor_interval", libvirt.live_migration_monitor_interval, 1)?;
         at_least("[libvirt] connect_probe_timeout", libvirt.connect_probe_timeout, 1)?;
@@ -259,6 +264,11 @@ fn host_or_system(given: Option<&HostName>, option: &str) -> Result<HostName, Co
     }
     let name = system_host_name()?;
     HostName::new(name.clone()).map_err(|e| ConfigError::not_allowed(option, name, e))
+}
+
+fn within(option: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    let allowed = (least..=most).contains(&value);
+    if allowed { Ok(()) } else { Err(ConfigError::not_allowed(option, value, format_args!("{least} to {most}"))) }
 }
 
 fn at_least(option: &str, value: u64, least: u64) -> Result<(), ConfigError> {

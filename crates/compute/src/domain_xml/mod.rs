@@ -12,7 +12,7 @@ mod disks;
 use drover_common::ids::{Attempt, MigrationId};
 use drover_common::rpc::latest::Marker;
 use drover_common::server::Flavor;
-use quick_xml::events::Event;
+use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
 
 pub use disks::{Disk, DiskLocation};
@@ -104,20 +104,38 @@ impl DomainXml {
 
 /// The text of the domain's own `<cpu>` element, for libvirt to compare.
 pub fn cpu_element(xml: &str) -> Result<Option<&str>, XmlError> {
+    element_text(xml, &["domain", "cpu"])
+}
+
+/// The text of the host's `<cpu>` in libvirt's `<capabilities>`, for another host's libvirt to compare.
+pub fn host_cpu_element(capabilities: &str) -> Result<Option<&str>, XmlError> {
+    element_text(capabilities, &["capabilities", "host", "cpu"])
+}
+
+/// The text of the first element at the end of a path that begins at the root.
+fn element_text<'a>(xml: &'a str, path: &[&str]) -> Result<Option<&'a str>, XmlError> {
     let mut reader = Reader::from_str(xml);
-    let mut depth = 0_usize;
+    // How many elements are open, and how many of them, from the root on, are the path's.
+    let (mut depth, mut on_path) = (0_usize, 0_usize);
     loop {
         let begin = position(&reader);
-        match reader.read_event()? {
-            Event::Start(start) if depth == 1 && start.name().as_ref() == "cpu" => {
+        let event = reader.read_event()?;
+        let is_next = |start: &BytesStart<'_>| on_path == depth && path.get(depth) == Some(&start.name().as_ref());
+        let is_last = depth + 1 == path.len();
+        match event {
+            Event::Start(start) if is_next(&start) && is_last => {
                 reader.read_to_end(start.name())?;
                 return Ok(xml.get(begin..position(&reader)));
             }
-            Event::Empty(start) if depth == 1 && start.name().as_ref() == "cpu" => {
-                return Ok(xml.get(begin..position(&reader)));
+            Event::Empty(start) if is_next(&start) && is_last => return Ok(xml.get(begin..position(&reader))),
+            Event::Start(start) => {
+                on_path += usize::from(is_next(&start));
+                depth += 1;
             }
-            Event::Start(_) => depth += 1,
-            Event::End(_) => depth = depth.saturating_sub(1),
+            Event::End(_) => {
+                depth = depth.saturating_sub(1);
+                on_path = on_path.min(depth);
+            }
             Event::Eof => return Ok(None),
             _ => {}
         }

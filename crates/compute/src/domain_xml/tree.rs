@@ -8,8 +8,9 @@ use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::name::{Namespace, ResolveResult};
 use quick_xml::reader::NsReader;
 
-/// libvirt's documents are less than half as deep; what is deeper is not one of them.
-const DEPTH_MAX: usize = 64;
+/// As deep as libvirt's own XML library reads (`xmlParserMaxDepth`): each image of a backing chain lies within the one above it, and
+/// libvirt takes up to 200.
+const DEPTH_MAX: usize = 256;
 
 /// Why a document cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -200,8 +201,16 @@ mod tests {
     }
 
     #[test]
+    fn a_long_backing_chain_is_read() {
+        let chain = "<backingStore type='file'><source file='/b'/>".repeat(200) + &"</backingStore>".repeat(200);
+        let domain = format!("<domain><devices><disk><source file='/a'/>{chain}</disk></devices></domain>");
+        let root = Element::parse(&domain).unwrap();
+        assert!(root.at(&["devices", "disk", "backingStore", "backingStore", "source"]).is_some());
+    }
+
+    #[test]
     fn what_is_no_document_is_an_error() {
-        let deep = "<a>".repeat(100) + &"</a>".repeat(100);
+        let deep = "<a>".repeat(300) + &"</a>".repeat(300);
         for bad in ["", "text", "<a>", "<a></b>", "<a>&unknown;</a>", "<a k='&nope;'/>", deep.as_str()] {
             assert!(Element::parse(bad).is_err(), "{bad:.20}");
         }

@@ -28,8 +28,9 @@ pub trait Driver: Send + Sync {
 
     /// What the host is and has.
     fn host(&self) -> Answer<HostDescription>;
-    /// All domains, running or not.
-    fn domains(&self) -> Answer<Vec<Domain>>;
+    /// The UUIDs of all domains, running or not. What each is has to be asked one by one: one that does not answer is no reason to
+    /// know nothing of the others.
+    fn servers(&self) -> Answer<Vec<ServerId>>;
     /// One domain; [`ErrorClass::NoDomain`] if there is none.
     fn domain(&self, server: ServerId) -> Answer<Domain>;
     /// One of a domain's XMLs. Not to be asked for a domain that is arriving: libvirt keeps the answer back until it is there.
@@ -47,6 +48,8 @@ pub trait Driver: Send + Sync {
     fn capabilities(&self, machine: Machine) -> Answer<String>;
     /// Whether a guest of this machine can have this `<cpu>` here.
     fn compare_cpu(&self, machine: Machine, cpu: String) -> Answer<CpuComparison>;
+    /// Whether this host's own CPU has all that another host's `<cpu>` has.
+    fn compare_host_cpu(&self, cpu: String) -> Answer<CpuComparison>;
 
     /// This domain will be migrated soon: make ready what takes time.
     fn prepare_migration(&self, server: ServerId);

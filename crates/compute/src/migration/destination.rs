@@ -1,7 +1,7 @@
 //! The destination's part: make ready before, take over after.
 
 use drover_common::fault::Fault;
-use drover_common::rpc::latest::{DomainReport, GuestState, JobKind, WithData};
+use drover_common::rpc::latest::{DomainsReport, GuestState, JobKind, Marker, WithData};
 use futures::future::try_join_all;
 use tracing::warn;
 
@@ -14,6 +14,12 @@ use crate::storage::disks::{self, Owner};
 /// Answers `pre_live_migration`: makes the files that disks are copied into. Asked again, it finds its own files and is content.
 pub async fn pre_live_migration(ctx: &Context, order: &WithData) -> Result<(), Fault> {
     let owner = Owner { migration: order.of.migration, attempt: order.of.attempt };
+    let _turn = ctx.arrivals.make_ready(owner.migration, owner.attempt).await.ok_or_else(|| {
+        Fault::migration_error(format_args!(
+            "attempt {} of migration {} was rolled back on {} already",
+            owner.attempt, owner.migration, ctx.options.host
+        ))
+    })?;
     let making = order.data.copied_disks().map(|disk| disks::create(&disk.disk, owner, &ctx.options.host));
     try_join_all(making).await?;
     let (probes, migration) = (ctx.probes.clone(), owner.migration);
@@ -22,30 +28,34 @@ pub async fn pre_live_migration(ctx: &Context, order: &WithData) -> Result<(), F
 }
 
 /// Answers `post_live_migration_at_destination`: the guest is here; what the migration left on it is tidied up.
-pub async fn post_live_migration(ctx: &Context, order: &WithData) -> Result<DomainReport, Fault> {
+pub async fn post_live_migration(ctx: &Context, order: &WithData) -> Result<DomainsReport, Fault> {
     let failed = |error: DriverError| error.into_fault(&ctx.options.host, order.of.server, Fault::migration_error);
     let mut seen = arrived(ctx, order).await?;
     unmark(ctx, order).await;
-    if order.data.persistent && !seen.domain.persistent {
+    if order.data.persistent && seen.facts.state.is_active() && !seen.domain.persistent {
         let definition = ctx.driver.xml(order.of.server, XmlKind::Persistent).await.map_err(failed)?;
         ctx.driver.define(definition).await.map_err(failed)?;
         seen = arrived(ctx, order).await?;
     }
     let (_, xml) = facts::live_xml(ctx, order.of.server).await.map_err(failed)?;
-    Ok(domains::report(&seen, &xml))
+    Ok(ctx.domains.of_one(ctx, domains::report(&seen, &xml)))
 }
 
-/// The guest, if it is here with all its state.
+/// The guest, if it is here with all its state. It may have gone off since it came: its definition with our marker says so, and a
+/// transient one leaves nothing, which is "not found".
 async fn arrived(ctx: &Context, order: &WithData) -> Result<SeenGuest, Fault> {
     let host = &ctx.options.host;
     let seen = facts::see(ctx, order.of.server).await;
     let seen = seen.map_err(|error| error.into_fault(host, order.of.server, Fault::migration_error))?;
-    let Some(seen) = seen else {
-        return Err(Fault::migration_error(format_args!("instance {} is not on {host}", order.of.server)));
-    };
+    let seen = seen.ok_or_else(|| Fault::instance_not_found(order.of.server))?;
     let state = seen.facts.state;
-    let waits = matches!(state, GuestState::PausedMigration | GuestState::RunningPostCopy | GuestState::RunningPostCopyFailed);
-    if waits || seen.domain.job == Some(JobKind::MigrationIn) || !state.is_active() {
+    let ours = Marker { migration: order.of.migration, attempt: order.of.attempt };
+    let waits = match state {
+        GuestState::PausedMigration | GuestState::RunningPostCopy | GuestState::RunningPostCopyFailed => true,
+        GuestState::ShutOff | GuestState::Crashed => seen.facts.marker != Some(ours),
+        _ => seen.domain.job == Some(JobKind::MigrationIn),
+    };
+    if waits {
         return Err(Fault::migration_error(format_args!(
             "instance {} has not arrived on {host} yet: it is {state}",
             order.of.server

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_common::bus::Address;
+use drover_common::ids::ServerId;
 use drover_common::migration::{JobResult, Progress};
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{GrantKind, GuestState, JobKind, OfAttempt, ProgressReport, ToConductor};
@@ -22,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::policy::{Measure, Policy, Situation};
 use crate::actor::{Command, Seat};
 use crate::context::Context;
-use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample};
+use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, RunState};
 use crate::grants;
 
 /// The net below libvirt's events.
@@ -219,7 +220,7 @@ impl Monitor {
             Ok(_) => self.job_gone = true, // Or it has not begun: only a job of an earlier life is known to have.
             Err(error) if error.class == ErrorClass::NoDomain => self.job_gone = true,
             // "no RAM info was set", a lock that is held: the next sample tells.
-            Err(error) => debug!(migration.id = self.of.migration.0, error = %error, "no sample"),
+            Err(error) => debug!(migration.id = %self.of.migration, error = %error, "no sample"),
         }
     }
 
@@ -252,14 +253,14 @@ impl Monitor {
             let report = Envelope::new(ToConductor::Progress(ProgressReport { of, progress }));
             let expires = ctx.options.monitor_interval * 2;
             if let Err(error) = ctx.bus.cast_transient(&Address::Conductor, &report, expires).await {
-                debug!(migration.id = of.migration.0, error = %error, "progress not sent");
+                debug!(migration.id = %of.migration, error = %error, "progress not sent");
             }
             Done::Sent
         }));
     }
 
     /// Commands wait until the job is seen: libvirt cannot abort what has not begun.
-    fn want(&mut self, command: Command) {
+    pub fn want(&mut self, command: Command) {
         if !self.wanted.contains(&command) {
             self.wanted.push(command);
         }
@@ -279,7 +280,7 @@ impl Monitor {
         if matches!(self.course, Course::TakenBack | Course::PostCopy) || self.doing.contains(&Doing::Abort) {
             return;
         }
-        info!(migration.id = self.of.migration.0, server.id = %self.of.server, why, "aborting the migration");
+        info!(migration.id = %self.of.migration, server.id = %self.of.server, why, "aborting the migration");
         self.act(Doing::Abort, Action::AbortJob);
     }
 
@@ -292,11 +293,13 @@ impl Monitor {
         if self.course != Course::Copying || self.doing.contains(&Doing::ForceComplete) {
             return;
         }
-        info!(migration.id = self.of.migration.0, server.id = %self.of.server, why, "bringing the migration to an end");
-        if !self.may_post_copy {
-            return self.act(Doing::ForceComplete, Action::Suspend);
-        }
+        info!(migration.id = %self.of.migration, server.id = %self.of.server, why, "bringing the migration to an end");
         let (ctx, of) = (Arc::clone(&self.ctx), self.of);
+        if !self.may_post_copy {
+            return self.begin(Doing::ForceComplete, async move {
+                Done::Acted(Doing::ForceComplete, stop(&ctx, of.server).await.map_err(|error| error.message))
+            });
+        }
         self.begin(Doing::ForceComplete, async move {
             let result = match grants::ask(&ctx, of, GrantKind::PostCopy).await {
                 Ok(_) => ctx.driver.act(of.server, Action::StartPostCopy).await.map_err(|error| error.message),
@@ -315,7 +318,7 @@ impl Monitor {
     }
 
     fn take_result(&mut self, doing: Doing, result: Result<(), String>) {
-        let migration = self.of.migration.0;
+        let migration = self.of.migration;
         if doing == Doing::ForceComplete {
             self.wanted.retain(|command| *command != Command::ForceComplete); // Refused is refused; an abort is tried again.
         }
@@ -324,13 +327,22 @@ impl Monitor {
             (Doing::ForceComplete, Ok(())) if self.may_post_copy => self.course = Course::PostCopy,
             (Doing::ForceComplete, Ok(())) => self.course = Course::StandingStill,
             (Doing::SetDowntime(milliseconds), Ok(())) => {
-                debug!(migration.id = migration, downtime_ms = milliseconds, "downtime set");
+                debug!(migration.id = %migration, downtime_ms = milliseconds, "downtime set");
                 self.downtime_ms = Some(milliseconds);
             }
             // The policy asks for it again with the next sample.
-            (Doing::SetDowntime(_), Err(error)) => debug!(migration.id = migration, error, "downtime not set"),
-            (doing, Err(error)) => warn!(migration.id = migration, server.id = %self.of.server, error, "{doing:?} failed"),
+            (Doing::SetDowntime(_), Err(error)) => debug!(migration.id = %migration, error, "downtime not set"),
+            (doing, Err(error)) => warn!(migration.id = %migration, server.id = %self.of.server, error, "{doing:?} failed"),
             (Doing::Sample, Ok(())) => {}
+        }
+    }
+
+    /// Waits for a stop of the guest that is on its way: libvirt may carry it out after the job's end, and then the guest would stand
+    /// with nobody knowing. libvirt itself gives it up after half a minute.
+    pub async fn let_stop_finish(&mut self) {
+        while !self.may_post_copy && self.doing.contains(&Doing::ForceComplete) {
+            let Some(done) = self.beside.next().await else { return };
+            self.take(done);
         }
     }
 
@@ -341,4 +353,18 @@ impl Monitor {
         }
         self.take_progress(progress);
     }
+}
+
+/// Stops a guest so that its copy comes to an end, and remembers it: should the copy fail, the guest is to go on. One that stands
+/// already stands by its owner's wish.
+async fn stop(ctx: &Context, server: ServerId) -> Result<(), DriverError> {
+    if ctx.driver.domain(server).await?.state != RunState::Running {
+        return Ok(());
+    }
+    ctx.ledger.note_stop(server); // Before: libvirt may do it and its answer be lost.
+    let stopped = ctx.driver.act(server, Action::Suspend).await;
+    if stopped.as_ref().is_err_and(|error| error.class != ErrorClass::Unavailable) {
+        ctx.ledger.forget_stop(server);
+    }
+    stopped
 }

@@ -1,4 +1,5 @@
-//! How a copy is made to come to an end: Nova's downtime steps and its completion timeout (`nova/virt/libvirt/migration.py`).
+//! How a copy is made to come to an end: Nova's downtime steps and its completion timeout (`nova/virt/libvirt/migration.py`). As in
+//! Nova, nothing but force-complete begins post-copy; whether that is permitted is a flag of the job, not of the policy.
 //!
 //! Pure. The monitor asks with each sample and does what the answer says; asking again brings the same answer, so an action that
 //! failed is tried again with the next sample.
@@ -24,20 +25,17 @@ pub struct PolicyOptions {
     pub completion_timeout_seconds: u64,
     /// What is done then.
     pub timeout_action: TimeoutAction,
-    /// Whether post-copy is permitted.
-    pub permit_post_copy: bool,
 }
 
 impl PolicyOptions {
     /// The policy's part of `[libvirt]`.
-    pub fn new(libvirt: &LibvirtSection, permit_post_copy: bool) -> Self {
+    pub fn new(libvirt: &LibvirtSection) -> Self {
         Self {
             downtime_ms: libvirt.live_migration_downtime,
             downtime_steps: libvirt.live_migration_downtime_steps,
             downtime_delay_seconds: libvirt.live_migration_downtime_delay,
             completion_timeout_seconds: libvirt.live_migration_completion_timeout,
             timeout_action: libvirt.live_migration_timeout_action,
-            permit_post_copy,
         }
     }
 }
@@ -136,7 +134,6 @@ mod tests {
             downtime_delay_seconds: delay,
             completion_timeout_seconds: 800,
             timeout_action: TimeoutAction::Abort,
-            permit_post_copy: false,
         }
     }
 

@@ -16,41 +16,56 @@ use crate::flags::MigrationFlags;
 use crate::grants::{self, NotGranted};
 use crate::storage::disks;
 
-/// Answers `post_live_migration`.
+/// Answers `post_live_migration`. Leave can take long and so can libvirt, so before each deed it is looked again what is left.
 pub async fn post_live_migration(ctx: &Context, order: &CleanUp) -> Result<(), Fault> {
     let server = order.server;
     let failed = |error: DriverError| error.into_fault(&ctx.options.host, server, Fault::migration_error);
-    let (seen, files) = tokio::join!(facts::see(ctx, server), copied_files(order));
-    let seen = seen.map_err(failed)?;
-    if seen.as_ref().is_some_and(|seen| came_later(order, seen)) {
-        return Ok(()); // The guest has come back meanwhile: all that is here is its own.
-    }
-    let flags = ctx.options.flags_for(order.data.persistent, order.data.paused, order.data.block_migration);
-    let undefines = flags.intersects(MigrationFlags::UNDEFINE_SOURCE);
-    let destroys = match &seen {
-        Some(seen) => must_be_destroyed(ctx, seen)?,
-        None => false,
-    };
-    let undefines = undefines && seen.as_ref().is_some_and(|seen| seen.domain.persistent);
-    if !destroys && !undefines && files.is_empty() {
+    ctx.ledger.forget_stop(server); // The guest runs elsewhere.
+    if look(ctx, order).await? == Left::default() {
         return Ok(());
     }
     let granted = grants::ask_by(ctx, order.migration, order.authority, GrantKind::CleanSource).await;
     granted.map_err(NotGranted::into_fault)?;
-    if destroys {
-        info!(migration.id = order.migration.0, server.id = %server, "destroying the copy that the migration left here");
+    if look(ctx, order).await?.copy {
+        info!(migration.id = %order.migration, server.id = %server, "destroying the copy that the migration left here");
         if_there(ctx.driver.act(server, Action::Destroy).await).map_err(failed)?;
     }
-    if undefines {
+    if look(ctx, order).await?.definition {
         if_there(ctx.driver.act(server, Action::Undefine).await).map_err(failed)?;
     }
-    disks::remove_all_unused(files).await
+    disks::remove_all_unused(look(ctx, order).await?.files).await
 }
 
-/// Whether a later migration brought this domain here.
+/// What the migration left here.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Left {
+    /// A QEMU that stands still.
+    copy: bool,
+    /// A definition.
+    definition: bool,
+    /// Files of copied disks.
+    files: Vec<PathBuf>,
+}
+
+/// Looks what is left; a fault if the guest itself is here.
+async fn look(ctx: &Context, order: &CleanUp) -> Result<Left, Fault> {
+    let failed = |error: DriverError| error.into_fault(&ctx.options.host, order.server, Fault::migration_error);
+    let (seen, files) = tokio::join!(facts::see(ctx, order.server), copied_files(order));
+    let Some(seen) = seen.map_err(failed)? else {
+        return Ok(Left { files, ..Left::default() });
+    };
+    if came_later(order, &seen) {
+        return Ok(Left::default()); // The guest has come back meanwhile: all that is here is its own.
+    }
+    let flags = ctx.options.flags_for(order.data.persistent, order.data.paused, order.data.block_migration);
+    let undefines = flags.intersects(MigrationFlags::UNDEFINE_SOURCE);
+    Ok(Left { copy: must_be_destroyed(ctx, &seen)?, definition: undefines && seen.domain.persistent, files })
+}
+
+/// Whether this migration or a later one brought the domain here. The copy that a migration leaves behind never carries its marker:
+/// a domain with it has been on the destination, and was moved back by hand.
 fn came_later(order: &CleanUp, seen: &SeenGuest) -> bool {
-    let marker = seen.facts.marker;
-    marker.is_some_and(|marker| (marker.migration, marker.attempt) > (order.migration, order.left_by))
+    seen.facts.marker.is_some_and(|marker| marker.migration >= order.migration)
 }
 
 /// Whether the domain is a copy that stands still because its guest has left. Anything that runs, or that its owner paused, is

@@ -10,7 +10,7 @@ use drover_common::fault::Fault;
 use drover_common::ids::Revision;
 use drover_common::migration::JobResult;
 use drover_common::rpc::latest::{
-    CallState, GrantKind, HostFacts, JobKind, Marker, MigrateData, MigrationReport, OfAttempt, WithData,
+    CallState, GrantKind, GuestState, HostFacts, JobKind, Marker, MigrateData, MigrationReport, OfAttempt, WithData,
 };
 use drover_common::telemetry;
 use tokio::time::Instant;
@@ -37,13 +37,14 @@ pub fn order(ctx: &Arc<Context>, order: WithData) {
     let seat = match ctx.actors.enter(&ctx.ledger, order.of, CallState::Pending) {
         Ok(seat) => seat,
         Err(admission) => {
-            debug!(migration.id = order.of.migration.0, attempt = order.of.attempt.0, ?admission, "order ignored");
+            debug!(migration.id = %order.of.migration, attempt = order.of.attempt.0, ?admission, "order ignored");
             return;
         }
     };
-    debug!(migration.id = order.of.migration.0, attempt = order.of.attempt.0, "order taken");
+    debug!(migration.id = %order.of.migration, attempt = order.of.attempt.0, "order taken");
     ctx.driver.prepare_migration(order.of.server);
-    let span = info_span!("migration", migration.id = order.of.migration.0, server.id = %order.of.server);
+    ctx.ledger.forget_stop(order.of.server);
+    let span = info_span!("migration", migration.id = %order.of.migration, server.id = %order.of.server);
     ctx.life.spawn(run(Arc::clone(ctx), seat, order.data).instrument(span));
 }
 
@@ -69,19 +70,21 @@ async fn run(ctx: Arc<Context>, mut seat: Seat, data: MigrateData) {
     };
     let milliseconds = |took: Duration| took.as_secs_f64() * 1e3;
     debug!(
-        migration.id = of.migration.0,
+        migration.id = %of.migration,
         leave_ms = milliseconds(leave_took),
         ready_ms = milliseconds(ready_took),
         "start granted"
     );
     let revision = Some(granted.revision);
-    let abort_waits = std::iter::from_fn(|| seat.commands.try_recv().ok()).any(|command| command == Command::Abort);
+    let commands: Vec<Command> = std::iter::from_fn(|| seat.commands.try_recv().ok()).collect();
     let start = match start {
-        Ok(_) if granted.abort_requested || abort_waits => Err("an abort was asked for before the start".to_owned()),
+        Ok(_) if granted.abort_requested || commands.contains(&Command::Abort) => {
+            Err("an abort was asked for before the start".to_owned())
+        }
         start => start.map_err(|fault| fault.message),
     };
     match start {
-        Ok(start) => migrate(&ctx, &mut seat, start, revision).await,
+        Ok(start) => migrate(&ctx, &mut seat, start, &commands, revision).await,
         Err(why) => {
             ctx.ledger.set(of, CallState::Ended { error: Some(why.clone()) });
             not_started(&ctx, &seat, revision, why).await;
@@ -90,10 +93,13 @@ async fn run(ctx: Arc<Context>, mut seat: Seat, data: MigrateData) {
 }
 
 /// Calls libvirt and stays until the outcome is reported.
-async fn migrate(ctx: &Arc<Context>, seat: &mut Seat, start: Start, revision: Option<Revision>) {
+async fn migrate(ctx: &Arc<Context>, seat: &mut Seat, start: Start, commands: &[Command], revision: Option<Revision>) {
     let of = seat.of;
     let may_post_copy = start.call.flags & MigrationFlags::POSTCOPY.bits() != 0;
     let mut monitor = Monitor::new(ctx, of, start.policy, may_post_copy);
+    for &command in commands {
+        monitor.want(command); // It came while leave was asked for.
+    }
     ctx.ledger.set(of, CallState::InCall);
     let begin = Instant::now();
     let returned = ctx.driver.migrate(start.call);
@@ -166,13 +172,14 @@ async fn watch_on(ctx: &Arc<Context>, seat: &mut Seat, monitor: &mut Monitor, re
     if matches!(monitor.watch(seat, none).await, End::LetGo) {
         return info!("the agent stops; the migration goes on without it");
     }
+    monitor.let_stop_finish().await;
     let account = monitor.account(true, None).await;
     let completed = account.as_ref().is_some_and(|account| account.total_ms.is_some());
     let unheard =
         || lost.unwrap_or_else(|| "the job ended; what libvirt said of it went to an earlier life of the agent".to_owned());
     let error = (!completed).then(unheard);
     ctx.ledger.set(seat.of, CallState::Ended { error });
-    let facts = look(ctx, seat.of).await;
+    let facts = look_at_last(ctx, seat.of).await;
     report(ctx, seat, revision, facts, account, None).await;
 }
 
@@ -198,12 +205,15 @@ async fn end(
         }
     }
     let succeeded = result.is_ok();
+    if !succeeded {
+        monitor.let_stop_finish().await;
+    }
     let error = result.err().map(|error| match error.class {
         ErrorClass::Unavailable => format!("the connection to libvirt broke: {}", error.message),
         _ => error.message,
     });
     ctx.ledger.set(of, CallState::Ended { error });
-    let (facts, account) = tokio::join!(look(ctx, of), monitor.account(succeeded, Some(took)));
+    let (facts, account) = tokio::join!(look_at_last(ctx, of), monitor.account(succeeded, Some(took)));
     report(ctx, seat, revision, facts, account, None).await;
 }
 
@@ -226,6 +236,15 @@ async fn look(ctx: &Context, of: OfAttempt) -> Option<HostFacts> {
             () = ctx.life.stop.cancelled() => return None,
         }
     }
+}
+
+/// The facts after the job. A guest that does not stand is no longer one that we stopped: it goes on, or is gone.
+async fn look_at_last(ctx: &Context, of: OfAttempt) -> Option<HostFacts> {
+    let facts = look(ctx, of).await?;
+    if facts.guest.as_ref().is_none_or(|guest| guest.state != GuestState::PausedMigration) {
+        ctx.ledger.forget_stop(of.server);
+    }
+    Some(facts)
 }
 
 async fn not_started(ctx: &Context, seat: &Seat, revision: Option<Revision>, why: String) {

@@ -76,12 +76,15 @@ impl CapabilityCache {
     }
 }
 
-/// Checks machine type, emulator and CPU of a guest against this host.
-pub async fn check(ctx: &Context, machine: &Machine, cpu: Option<&str>) -> Result<(), Fault> {
+/// Checks machine type, emulator and CPU of a guest against this host. `source_cpu` is the `<cpu>` of the host that it runs on.
+pub async fn check(ctx: &Context, machine: &Machine, cpu: Option<&str>, source_cpu: Option<&str>) -> Result<(), Fault> {
+    let skipped = ctx.options.skip_cpu_compare_on_dest;
+    let compared = if skipped { None } else { what_to_compare(machine, cpu, source_cpu) };
     let comparison = async {
-        match cpu.filter(|_| !ctx.options.skip_cpu_compare_on_dest) {
-            Some(cpu) if is_comparable(cpu) => ctx.driver.compare_cpu(machine.clone(), cpu.to_owned()).await.map(Some),
-            _ => Ok(None),
+        match compared {
+            Some(Compared::Guests(cpu)) => ctx.driver.compare_cpu(machine.clone(), cpu.to_owned()).await.map(Some),
+            Some(Compared::Hosts(cpu)) => ctx.driver.compare_host_cpu(cpu.to_owned()).await.map(Some),
+            None => Ok(None),
         }
     };
     let (capabilities, comparison) = tokio::join!(ctx.capabilities.get(ctx, machine), comparison);
@@ -95,11 +98,28 @@ pub async fn check(ctx: &Context, machine: &Machine, cpu: Option<&str>) -> Resul
             Fault::invalid_cpu_info(reason)
         }
     })?;
-    let Some(cpu) = cpu.filter(|_| !ctx.options.skip_cpu_compare_on_dest) else {
+    if skipped {
         return Ok(());
-    };
+    }
     judge(&capabilities, cpu, comparison)
         .map_err(|why| Fault::invalid_cpu_info(format_args!("libvirt on {}: {why}", ctx.options.host)))
+}
+
+/// What libvirt is asked to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compared<'a> {
+    /// The guest's CPU with what guests can have here.
+    Guests(&'a str),
+    /// The CPU of the host that the guest runs on with this host's.
+    Hosts(&'a str),
+}
+
+/// As in Nova: the guest's CPU if it has a model, else the CPU of the host that it runs on, which is what it sees. That only matters
+/// under KVM: an emulated CPU is as good on any host.
+fn what_to_compare<'a>(machine: &Machine, cpu: Option<&'a str>, source_cpu: Option<&'a str>) -> Option<Compared<'a>> {
+    let own = cpu.filter(|cpu| !is_passed_through(cpu)).map(Compared::Guests);
+    let sees_its_host = machine.virt_type == "kvm" && !cpu.is_some_and(has_model);
+    source_cpu.filter(|_| sees_its_host).map(Compared::Hosts).or(own)
 }
 
 fn machine_fault(ctx: &Context, machine: &Machine, error: DriverError) -> Fault {
@@ -125,16 +145,29 @@ fn mode(cpu: &str) -> Option<String> {
     Some(element.attribute("mode").unwrap_or("custom").to_owned())
 }
 
-/// A CPU passed through from the host has no model that could be compared: libvirt calls everything a superset of it.
-fn is_comparable(cpu: &str) -> bool {
-    !matches!(mode(cpu).as_deref(), Some("host-passthrough" | "maximum"))
+/// A CPU passed through from the host has no model of its own that could be compared: libvirt calls everything a superset of it.
+fn is_passed_through(cpu: &str) -> bool {
+    matches!(mode(cpu).as_deref(), Some("host-passthrough" | "maximum"))
 }
 
-/// The verdict on the CPU, from libvirt's comparison or, where libvirt cannot compare, from its list of usable models.
-fn judge(capabilities: &Capabilities, cpu: &str, comparison: Option<CpuComparison>) -> Result<(), String> {
+fn has_model(cpu: &str) -> bool {
+    !is_passed_through(cpu) && Element::parse(cpu).is_ok_and(|cpu| cpu.text_at(&["model"]).is_some())
+}
+
+/// The verdict on the CPU, from libvirt's comparison or, where libvirt cannot compare, from its lists of usable models and modes.
+fn judge(capabilities: &Capabilities, cpu: Option<&str>, comparison: Option<CpuComparison>) -> Result<(), String> {
+    if let Some(CpuComparison::Incompatible(why)) = comparison {
+        return Err(why);
+    }
+    let Some(cpu) = cpu else { return Ok(()) };
+    if is_passed_through(cpu) {
+        let mode = mode(cpu).unwrap_or_default();
+        if capabilities.modes.contains(&mode) {
+            return Ok(());
+        }
+        return Err(format!("CPU mode {mode} is not supported here"));
+    }
     match comparison {
-        Some(CpuComparison::Fits) => Ok(()),
-        Some(CpuComparison::Incompatible(why)) => Err(why),
         Some(CpuComparison::CannotTell(why)) => {
             let element = Element::parse(cpu).map_err(|error| error.to_string())?;
             let model = element.text_at(&["model"]);
@@ -144,13 +177,7 @@ fn judge(capabilities: &Capabilities, cpu: &str, comparison: Option<CpuCompariso
             let model = model.unwrap_or("(none)");
             Err(format!("CPU model {model} is not among those that guests can have here ({why})"))
         }
-        None => {
-            let mode = mode(cpu).unwrap_or_default();
-            if capabilities.modes.contains(&mode) {
-                return Ok(());
-            }
-            Err(format!("CPU mode {mode} is not supported here"))
-        }
+        _ => Ok(()),
     }
 }
 
@@ -171,9 +198,9 @@ mod tests {
     #[test]
     fn libvirts_comparison_decides_where_there_is_one() {
         let capabilities = Capabilities::parse(CAPABILITIES).unwrap();
-        assert_eq!(judge(&capabilities, &cpu("EPYC"), Some(CpuComparison::Fits)), Ok(()));
+        assert_eq!(judge(&capabilities, Some(&cpu("EPYC")), Some(CpuComparison::Fits)), Ok(()));
         let missing = CpuComparison::Incompatible("Host CPU does not provide required features: aes".to_owned());
-        let error = judge(&capabilities, &cpu("Westmere"), Some(missing)).unwrap_err();
+        let error = judge(&capabilities, Some(&cpu("Westmere")), Some(missing)).unwrap_err();
         assert!(error.contains("aes"), "{error}");
     }
 
@@ -181,9 +208,9 @@ mod tests {
     fn where_libvirt_cannot_compare_the_list_of_usable_models_decides() {
         let capabilities = Capabilities::parse(CAPABILITIES).unwrap();
         let cannot = || Some(CpuComparison::CannotTell("not for this type".to_owned()));
-        assert_eq!(judge(&capabilities, &cpu("Westmere"), cannot()), Ok(()));
+        assert_eq!(judge(&capabilities, Some(&cpu("Westmere")), cannot()), Ok(()));
         for model in ["EPYC", "NoSuch"] {
-            let error = judge(&capabilities, &cpu(model), cannot()).unwrap_err();
+            let error = judge(&capabilities, Some(&cpu(model)), cannot()).unwrap_err();
             assert!(error.contains(model) && error.contains("not for this type"), "{error}");
         }
     }
@@ -191,9 +218,29 @@ mod tests {
     #[test]
     fn a_cpu_without_a_model_is_judged_by_its_mode() {
         let capabilities = Capabilities::parse(CAPABILITIES).unwrap();
-        assert!(!is_comparable("<cpu mode='host-passthrough'/>") && !is_comparable("<cpu mode='maximum'/>"));
-        assert!(is_comparable(&cpu("Westmere")) && is_comparable("<cpu><topology sockets='1'/></cpu>"));
-        assert_eq!(judge(&capabilities, "<cpu mode='maximum'/>", None), Ok(()));
-        assert!(judge(&capabilities, "<cpu mode='host-passthrough'/>", None).is_err());
+        assert_eq!(judge(&capabilities, Some("<cpu mode='maximum'/>"), None), Ok(()));
+        assert!(judge(&capabilities, Some("<cpu mode='host-passthrough'/>"), None).is_err());
+    }
+
+    #[test]
+    fn a_guest_that_sees_its_hosts_cpu_is_compared_by_that() {
+        let machine = |virt_type: &str| Machine { virt_type: virt_type.to_owned(), arch: None, machine: None, emulator: None };
+        let (kvm, tcg) = (machine("kvm"), machine("qemu"));
+        let source = "<cpu><arch>x86_64</arch><model>Skylake-Client</model></cpu>";
+        let own = cpu("Westmere");
+        for passed in ["<cpu mode='host-passthrough'/>", "<cpu mode='maximum'/>", "<cpu><topology sockets='1'/></cpu>"] {
+            assert_eq!(what_to_compare(&kvm, Some(passed), Some(source)), Some(Compared::Hosts(source)), "{passed}");
+        }
+        assert_eq!(what_to_compare(&kvm, None, Some(source)), Some(Compared::Hosts(source)));
+        assert_eq!(what_to_compare(&kvm, Some(&own), Some(source)), Some(Compared::Guests(&own)));
+        assert_eq!(what_to_compare(&tcg, Some(&own), Some(source)), Some(Compared::Guests(&own)));
+        assert_eq!(what_to_compare(&tcg, Some("<cpu mode='maximum'/>"), Some(source)), None);
+        assert_eq!(what_to_compare(&kvm, Some("<cpu mode='host-passthrough'/>"), None), None, "the source's agent is older");
+        let capabilities = Capabilities::parse(CAPABILITIES).unwrap();
+        let missing = || Some(CpuComparison::Incompatible("Host CPU does not provide required features: hle".to_owned()));
+        assert!(judge(&capabilities, Some("<cpu mode='maximum'/>"), missing()).unwrap_err().contains("hle"));
+        assert!(judge(&capabilities, None, missing()).is_err());
+        assert!(judge(&capabilities, Some("<cpu mode='maximum'/>"), Some(CpuComparison::Fits)).is_ok());
+        assert!(judge(&capabilities, Some("<cpu mode='host-passthrough'/>"), Some(CpuComparison::Fits)).is_err());
     }
 }

@@ -9,12 +9,12 @@ use crate::context::Context;
 use crate::domain_xml::{Disk, DiskLocation, DomainXml};
 use crate::driver::{DiskUsage, DriverError, Inspection, XmlKind};
 use crate::facts::{self, SeenGuest};
-use crate::storage::{block_device, directories, probe};
+use crate::storage::{block_device, directories, probe, resolve_link};
 
 /// Answers `describe_guest`.
 pub async fn describe_guest(ctx: &Context, about: &AboutGuest) -> Result<GuestDescription, Fault> {
     let guest = look(ctx, about.server).await?;
-    let disks = from_xml(&guest.xml.disks);
+    let disks = resolve_links(from_xml(&guest.xml.disks)).await?;
     let written = ctx.probes.write(about.migration, directories(&disks), probe::SOURCE_KEEP);
     let (usage, probes) = tokio::join!(usage(ctx, about.server, &disks), written);
     let disks = match examine(ctx, &guest, disks, usage).await {
@@ -32,6 +32,7 @@ pub async fn describe_guest(ctx: &Context, about: &AboutGuest) -> Result<GuestDe
         memory_mb: guest.xml.memory_mb.into(),
         disks,
         probes,
+        host_cpu: ctx.host_cpu(),
     })
 }
 
@@ -39,7 +40,7 @@ pub async fn describe_guest(ctx: &Context, about: &AboutGuest) -> Result<GuestDe
 pub async fn look_again(ctx: &Context, server: ServerId, known: &[GuestDisk]) -> Result<(Guest, Vec<GuestDisk>), Fault> {
     let (guest, usage) = tokio::join!(look(ctx, server), usage(ctx, server, known));
     let guest = guest?;
-    let disks = from_xml(&guest.xml.disks);
+    let disks = resolve_links(from_xml(&guest.xml.disks)).await?;
     if !disks.iter().map(place).eq(known.iter().map(place)) {
         return Err(Fault::precheck(format_args!(
             "the disks of domain {} on {} changed during the checks: try again",
@@ -64,15 +65,14 @@ pub struct Guest {
 
 /// Which disk it is and where; a block device's identity is looked up later.
 fn place(disk: &GuestDisk) -> (&str, &str) {
-    (&disk.target, disk.source.shown())
+    (&disk.target, disk.data_file().unwrap_or_else(|| disk.source.shown()))
 }
 
 /// The guest, if its state is one that can be moved at all.
 async fn look(ctx: &Context, server: ServerId) -> Result<Guest, Fault> {
     let failed = |error: DriverError| error.into_fault(&ctx.options.host, server, Fault::precheck);
-    // On a task of its own: should the guest be arriving, libvirt keeps its XML back, and the answer does not wait for it.
-    let text = tokio::spawn(ctx.driver.xml(server, XmlKind::Live));
-    let (seen, inspection) = tokio::join!(facts::see(ctx, server), ctx.driver.inspect(server));
+    // First of all: should the guest be arriving, libvirt keeps its XML back until it is here.
+    let seen = facts::see(ctx, server).await;
     let seen = seen.map_err(failed)?.ok_or_else(|| Fault::instance_not_found(server))?;
     if !matches!(seen.facts.state, GuestState::Running | GuestState::Paused | GuestState::Suspended) {
         return Err(Fault::precheck(format_args!(
@@ -80,7 +80,8 @@ async fn look(ctx: &Context, server: ServerId) -> Result<Guest, Fault> {
             seen.domain.name, ctx.options.host, seen.facts.state
         )));
     }
-    let text = text.await.map_err(Fault::unexpected)?.map_err(failed)?;
+    let (text, inspection) = tokio::join!(ctx.driver.xml(server, XmlKind::Live), ctx.driver.inspect(server));
+    let text = text.map_err(failed)?;
     let xml = DomainXml::parse(&text)
         .map_err(|error| Fault::precheck(format_args!("XML of domain {}: {}", seen.domain.name, telemetry::chain(&error))))?;
     Ok(Guest { seen, text, xml, inspection: inspection.map_err(failed)? })
@@ -173,9 +174,24 @@ fn from_xml(disks: &[Disk]) -> Vec<GuestDisk> {
             capacity_bytes: 0,
             allocation_bytes: 0,
             backing_file: disk.backing_file.clone(),
+            resolves_to: None,
         })
     });
     known.collect()
+}
+
+/// Looks up which paths are symbolic links.
+async fn resolve_links(mut disks: Vec<GuestDisk>) -> Result<Vec<GuestDisk>, Fault> {
+    if disks.iter().all(|disk| disk.data_file().is_none()) {
+        return Ok(disks);
+    }
+    let resolving = tokio::task::spawn_blocking(move || {
+        for disk in &mut disks {
+            disk.resolves_to = disk.data_file().and_then(resolve_link);
+        }
+        disks
+    });
+    resolving.await.map_err(Fault::unexpected)
 }
 
 /// Looks up what tells each block device apart.

@@ -2,7 +2,7 @@
 
 use drover_common::fault::Fault;
 use drover_common::rpc::latest::{
-    BlockDeviceCheck, CheckDestination, DestinationCheck, DirectoryCheck, DiskSource, GuestDescription, StorageProbe,
+    BlockDeviceCheck, CheckDestination, DestinationCheck, DirectoryCheck, DiskSource, GuestDescription, LinkCheck, StorageProbe,
 };
 
 use super::{cpu, reach};
@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::domain_xml::{DomainXml, cpu_element};
 use crate::driver::DriverError;
 use crate::facts;
-use crate::storage::{block_device, directories, free_bytes, probe};
+use crate::storage::{block_device, directories, free_bytes, probe, resolve_link};
 
 /// Answers `check_can_live_migrate_destination`.
 pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<DestinationCheck, Fault> {
@@ -18,11 +18,12 @@ pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<Destina
     let unreadable = |error| Fault::precheck(format_args!("XML of the guest: {}", drover_common::telemetry::chain(&error)));
     let xml = DomainXml::parse(&guest.xml).map_err(unreadable)?;
     let cpu = cpu_element(&guest.xml).map_err(unreadable)?;
-    let (can_run, is_free, directories, block_devices, port) = tokio::join!(
-        cpu::check(ctx, &xml.machine, cpu),
+    let (can_run, is_free, directories, block_devices, links, port) = tokio::join!(
+        cpu::check(ctx, &xml.machine, cpu, guest.host_cpu.as_deref()),
         name_and_uuid_are_free(ctx, question),
         check_directories(ctx, question),
         check_block_devices(guest),
+        check_links(guest),
         reach::offer_port(ctx.options.migration_ports.clone()),
     );
     let found = can_run.and(is_free).and_then(|()| {
@@ -47,6 +48,7 @@ pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<Destina
         block_devices,
         graphics_listen_addr_vnc: ctx.options.vnc_server_listen.clone(),
         graphics_listen_addr_spice: ctx.options.spice_server_listen.clone(),
+        links,
     })
 }
 
@@ -104,6 +106,26 @@ fn look(directory: String, source_probes: &[StorageProbe], reserved: u64) -> Loo
         None => Err("the source wrote no probe there".to_owned()),
     };
     (directory, sees, free)
+}
+
+/// Which of the guest's files are symbolic links here.
+async fn check_links(guest: &GuestDescription) -> Vec<LinkCheck> {
+    let paths: Vec<String> = guest
+        .disks
+        .iter()
+        .filter_map(|disk| match &disk.source {
+            DiskSource::File { path } => Some(path.clone()),
+            _ => None,
+        })
+        .collect();
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let looked = tokio::task::spawn_blocking(move || {
+        let check = |path: String| Some(LinkCheck { resolves_to: resolve_link(&path)?, path });
+        paths.into_iter().filter_map(check).collect()
+    });
+    looked.await.unwrap_or_default()
 }
 
 async fn check_block_devices(guest: &GuestDescription) -> Vec<BlockDeviceCheck> {

@@ -69,6 +69,13 @@ fn can_be_copied(disk: &GuestDisk, verdict: &Verdict, hosts: Hosts<'_>) -> Resul
             pair(hosts)
         ));
     }
+    if let Some(file) = &disk.resolves_to {
+        return refuse(format!(
+            "disk {target} ({path}) is a symbolic link to {file}, which is not shared by {}: {why}. Only files under their own path \
+             can be copied yet",
+            pair(hosts)
+        ));
+    }
     if !matches!(disk.source, DiskSource::File { .. }) {
         return refuse(format!(
             "block device {path} of disk {target} is not shared by {}: {why}. Only files can be copied yet",
@@ -156,6 +163,7 @@ mod tests {
             capacity_bytes: 1000,
             allocation_bytes: 100,
             backing_file: None,
+            resolves_to: None,
         }
     }
 

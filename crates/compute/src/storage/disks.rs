@@ -172,6 +172,7 @@ mod tests {
             capacity_bytes: 12_345_344,
             allocation_bytes: 0,
             backing_file: None,
+            resolves_to: None,
         }
     }
 

@@ -10,20 +10,35 @@ pub mod disks;
 pub mod probe;
 pub mod sharing;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use drover_common::rpc::latest::{DiskSource, GuestDisk};
+use drover_common::rpc::latest::GuestDisk;
 
 /// The directory of a file disk.
 pub fn directory_of(path: &str) -> &str {
     Path::new(path).parent().and_then(Path::to_str).unwrap_or("/")
 }
 
-/// The directories of a guest's file disks, each once. Read-only disks count: they have to be there on the other side too.
+/// Links that are followed; as many as Linux follows.
+const LINKS_MAX: usize = 40;
+
+/// Where a path leads to if its last component is a symbolic link, also when nothing is there. Links among its directories do not
+/// count: through them each host comes to its own place, and probe files do, too. Blocks.
+pub fn resolve_link(path: &str) -> Option<String> {
+    let mut resolved = PathBuf::from(path);
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = std::fs::read_link(&resolved) else { break };
+        resolved = resolved.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    resolved.to_str().filter(|resolved| *resolved != path).map(str::to_owned)
+}
+
+/// The directories with the data of a guest's file disks, each once. Read-only disks count: they have to be there on the other side
+/// too.
 pub fn directories(disks: &[GuestDisk]) -> Vec<String> {
     let mut directories: Vec<String> = Vec::new();
     for disk in disks {
-        if let DiskSource::File { path } = &disk.source {
+        if let Some(path) = disk.data_file() {
             let directory = directory_of(path);
             if !directories.iter().any(|known| known == directory) {
                 directories.push(directory.to_owned());
@@ -46,4 +61,32 @@ pub fn free_bytes(directory: &str) -> Option<u64> {
 pub fn size_bytes(directory: &Path) -> Option<u64> {
     let statistics = rustix::fs::statvfs(directory).ok()?;
     Some(statistics.f_blocks.saturating_mul(statistics.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_a_link_at_the_end_of_a_path_is_followed() {
+        let root = std::env::temp_dir().join(format!("drover-links-{}", uuid::Uuid::new_v4()));
+        let text = |name: &str| root.join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir_all(root.join("pool")).unwrap();
+        std::fs::write(root.join("pool/disk"), "").unwrap();
+        symlink("pool/disk", root.join("relative")).unwrap();
+        symlink(root.join("relative"), root.join("twice")).unwrap();
+        symlink("/nowhere/disk", root.join("dangling")).unwrap();
+        symlink("pool", root.join("directory")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        assert_eq!(resolve_link(&text("pool/disk")), None);
+        assert_eq!(resolve_link(&text("absent")), None);
+        assert_eq!(resolve_link(&text("relative")), Some(text("pool/disk")));
+        assert_eq!(resolve_link(&text("twice")), Some(text("pool/disk")));
+        assert_eq!(resolve_link(&text("dangling")).as_deref(), Some("/nowhere/disk"));
+        assert_eq!(resolve_link(&text("directory/disk")), None);
+        assert_eq!(resolve_link(&text("loop")), None, "and it ends");
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 }

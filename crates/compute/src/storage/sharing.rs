@@ -1,7 +1,7 @@
 //! Whether both hosts see the same data behind a disk.
 //!
 //! Pure. For files the two probes of a directory must agree: each host sees the other's, or neither does. Everything else is
-//! *unknown*, and a guest with such a disk is not moved: a disk wrongly taken for shared would be lost, one wrongly taken for local
+//! *unknown* (so is a path that is a symbolic link to different files), and a guest with such a disk is not moved: a disk wrongly taken for shared would be lost, one wrongly taken for local
 //! would be overwritten.
 
 use drover_common::rpc::latest::{DestinationCheck, DiskSource, GuestDisk, Sharing, StorageProbe};
@@ -40,7 +40,15 @@ pub fn verdict(disk: &GuestDisk, views: &Views<'_>) -> Verdict {
         DiskSource::Empty => Verdict::new(Sharing::Shared, "nothing is in it"),
         DiskSource::Network { protocol } => Verdict::new(Sharing::Shared, format!("{protocol} is on the network")),
         DiskSource::Block { path, identity } => block(path, identity.as_deref(), views.destination),
-        DiskSource::File { path } => file(directory_of(path), views),
+        DiskSource::File { path } => {
+            let there = views.destination.links.iter().find(|link| link.path == *path).map(|link| link.resolves_to.as_str());
+            let (here, there) = (disk.resolves_to.as_ref().unwrap_or(path), there.unwrap_or(path));
+            if here != there {
+                let why = format!("{path} leads to {here} on the source and to {there} on the destination");
+                return Verdict::new(Sharing::Unknown, why);
+            }
+            file(directory_of(here), views)
+        }
     }
 }
 
@@ -91,7 +99,7 @@ fn file(directory: &str, views: &Views<'_>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use drover_common::rpc::latest::{BlockDeviceCheck, DirectoryCheck};
+    use drover_common::rpc::latest::{BlockDeviceCheck, DirectoryCheck, LinkCheck};
 
     use super::*;
 
@@ -104,6 +112,7 @@ mod tests {
             capacity_bytes: 0,
             allocation_bytes: 0,
             backing_file: None,
+            resolves_to: None,
         }
     }
 
@@ -120,6 +129,7 @@ mod tests {
             block_devices,
             graphics_listen_addr_vnc: None,
             graphics_listen_addr_spice: None,
+            links: Vec::new(),
         }
     }
 
@@ -151,6 +161,26 @@ mod tests {
             let views = Views { source_probes: &source_probes, destination: &check, source_sees: &source_sees };
             let verdict = verdict(&disk(DiskSource::File { path: "/d/disk".to_owned() }), &views);
             assert_eq!(verdict.sharing, expected, "{source_writes:?} {destination_sees:?} {destination_writes:?} {}", verdict.why);
+        }
+    }
+
+    #[test]
+    fn a_symbolic_link_is_judged_by_where_it_leads_and_only_if_it_leads_to_the_same_on_both() {
+        let link = |resolves_to: &str| LinkCheck { path: "/links/disk".to_owned(), resolves_to: resolves_to.to_owned() };
+        let source_sees = [("/d".to_owned(), Ok(true))];
+        for (here, there, expected) in [
+            (Some("/d/disk"), vec![link("/d/disk")], Sharing::Shared),
+            (Some("/d/disk"), vec![link("/e/disk")], Sharing::Unknown),
+            (Some("/d/disk"), vec![], Sharing::Unknown),
+            (None, vec![link("/d/disk")], Sharing::Unknown),
+        ] {
+            let mut check = destination(vec![self::there(Ok(true), Ok("p"), Some(1))], Vec::new());
+            check.links = there;
+            let views = Views { source_probes: &[probe(Ok("p"))], destination: &check, source_sees: &source_sees };
+            let file = DiskSource::File { path: "/links/disk".to_owned() };
+            let verdict = verdict(&GuestDisk { resolves_to: here.map(str::to_owned), ..disk(file) }, &views);
+            assert_eq!(verdict.sharing, expected, "{here:?} {}", verdict.why);
+            assert!(expected == Sharing::Shared || verdict.why.contains("/links/disk leads to "), "{}", verdict.why);
         }
     }
 

@@ -11,15 +11,15 @@ use drover_common::ids::{Attempt, HostName, Incarnation, MigrationId, Revision, 
 use drover_common::lifecycle::Life;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
-    DestinationAddresses, Granted, HostUp, HostWelcome, JobKind, MigrateData, MigrationReport, OfAttempt, ToCompute, ToConductor,
-    Watch, WithData,
+    Authority, CleanUp, DestinationAddresses, DomainsReport, GrantKind, Granted, HostUp, HostWelcome, JobKind, Marker, MigrateData,
+    MigrationReport, OfAttempt, ToCompute, ToConductor, Watch, WithData,
 };
 use drover_compute::config::Options;
 use drover_compute::context::Context;
 use drover_compute::domain_xml::Machine;
 use drover_compute::driver::{
     Action, Answer, Connection, CpuComparison, DiskUsage, Domain, DomainEvent, Driver, DriverError, ErrorClass, HostDescription,
-    Inspection, JobSample, MigrateCall, RunState, XmlKind,
+    Inspection, JobSample, MigrateCall, PauseReason, RunState, XmlKind,
 };
 use futures::FutureExt;
 use serde::de::DeserializeOwned;
@@ -32,6 +32,10 @@ pub(crate) struct State {
     pub(crate) sample: JobSample,
     pub(crate) calls: Vec<MigrateCall>,
     pub(crate) actions: Vec<Action>,
+    /// Domains about which no question is answered.
+    pub(crate) silent: Vec<ServerId>,
+    /// The next so many questions for the XML fail.
+    pub(crate) xml_failures: u32,
     returns: Vec<oneshot::Sender<Result<(), DriverError>>>,
 }
 
@@ -69,6 +73,11 @@ impl FakeDriver {
         self.events.send(event).unwrap();
     }
 
+    /// The connection broke and is there again.
+    pub(crate) fn reconnect(&self) {
+        self.connection.send_modify(|connection| connection.count += 1);
+    }
+
     /// Lets the oldest call return.
     pub(crate) fn return_from_call(&self, result: Result<(), DriverError>) {
         let sender = self.state().returns.remove(0);
@@ -102,13 +111,25 @@ impl Driver for FakeDriver {
             capabilities: "<capabilities/>".to_owned(),
         }))
     }
-    fn domains(&self) -> Answer<Vec<Domain>> {
-        Self::answer(Ok(self.state().domain.iter().cloned().collect()))
+    fn servers(&self) -> Answer<Vec<ServerId>> {
+        let state = self.state();
+        Self::answer(Ok(state.silent.iter().copied().chain(state.domain.as_ref().map(|domain| domain.server)).collect()))
     }
-    fn domain(&self, _: ServerId) -> Answer<Domain> {
-        Self::answer(self.state().domain.clone().ok_or_else(no_domain))
+    fn domain(&self, server: ServerId) -> Answer<Domain> {
+        let state = self.state();
+        if state.silent.contains(&server) {
+            return std::future::pending().boxed();
+        }
+        Self::answer(state.domain.clone().ok_or_else(no_domain))
     }
     fn xml(&self, _: ServerId, _: XmlKind) -> Answer<String> {
+        {
+            let mut state = self.state();
+            if state.xml_failures > 0 {
+                state.xml_failures -= 1;
+                return Self::answer(Err(DriverError::other("cannot acquire state change lock")));
+            }
+        }
         let there = self.state().domain.is_some();
         let xml = "<domain type='kvm'><name>g1</name><memory unit='MiB'>128</memory><vcpu>1</vcpu></domain>";
         Self::answer(if there { Ok(xml.to_owned()) } else { Err(no_domain()) })
@@ -132,6 +153,9 @@ impl Driver for FakeDriver {
     fn compare_cpu(&self, _: Machine, _: String) -> Answer<CpuComparison> {
         Self::answer(Ok(CpuComparison::Fits))
     }
+    fn compare_host_cpu(&self, _: String) -> Answer<CpuComparison> {
+        Self::answer(Ok(CpuComparison::Fits))
+    }
     fn prepare_migration(&self, _: ServerId) {}
     fn migrate(&self, call: MigrateCall) -> Answer<()> {
         let (sender, returned) = oneshot::channel();
@@ -141,7 +165,19 @@ impl Driver for FakeDriver {
         async move { returned.await.unwrap() }.boxed()
     }
     fn act(&self, _: ServerId, action: Action) -> Answer<()> {
-        self.state().actions.push(action);
+        let mut state = self.state();
+        state.actions.push(action);
+        let Some(domain) = &mut state.domain else { return Self::answer(Err(no_domain())) };
+        match action {
+            Action::Suspend => domain.state = RunState::Paused(PauseReason::Other),
+            Action::Resume => domain.state = RunState::Running,
+            Action::Destroy => domain.state = RunState::ShutOff,
+            Action::Undefine => domain.persistent = false,
+            Action::AbortJob | Action::StartPostCopy | Action::SetMaxDowntime { .. } => {}
+        }
+        if domain.state == RunState::ShutOff && !domain.persistent {
+            state.domain = None;
+        }
         Self::answer(Ok(()))
     }
     fn define(&self, _: String) -> Answer<()> {
@@ -149,9 +185,15 @@ impl Driver for FakeDriver {
     }
 }
 
+type OnGrant = Box<dyn Fn(&mut State) + Send>;
+
 /// How the conductor answers.
 #[derive(Default)]
 pub(crate) struct Script {
+    /// What was asked leave for.
+    pub(crate) asked: Vec<GrantKind>,
+    /// What happens on the host while leave is asked for.
+    pub(crate) on_grant: Option<OnGrant>,
     pub(crate) watch: Vec<Watch>,
     pub(crate) refuses: bool,
     pub(crate) abort_requested: bool,
@@ -168,11 +210,12 @@ pub(crate) struct Stage {
     pub(crate) broker: MemoryBroker,
     pub(crate) reports: mpsc::UnboundedReceiver<MigrationReport>,
     pub(crate) ups: mpsc::UnboundedReceiver<HostUp>,
+    pub(crate) domains: mpsc::UnboundedReceiver<DomainsReport>,
 }
 
 impl Stage {
     /// Starts the agent; `set` writes the script before it introduces itself.
-    pub(crate) async fn new(set: impl FnOnce(&mut Script, &FakeDriver, OfAttempt)) -> Self {
+    pub(crate) fn new(set: impl FnOnce(&mut Script, &FakeDriver, OfAttempt)) -> Self {
         let of = OfAttempt { migration: MigrationId(7), attempt: Attempt(1), server: ServerId::random() };
         let broker = MemoryBroker::default();
         let (conductor, inbox) = broker.join(&Address::ConductorProcess(Incarnation::random()));
@@ -180,18 +223,36 @@ impl Stage {
         set(&mut script.lock().unwrap(), &driver, of);
         let (report_sender, reports) = mpsc::unbounded_channel();
         let (up_sender, ups) = mpsc::unbounded_channel();
-        tokio::spawn(play_conductor(conductor.clone(), inbox, Arc::clone(&script), report_sender, up_sender));
+        let (domains_sender, domains) = mpsc::unbounded_channel();
+        let heard = Heard { reports: report_sender, ups: up_sender, domains: domains_sender };
+        tokio::spawn(play_conductor(conductor.clone(), inbox, Arc::clone(&script), Arc::clone(&driver), heard));
         let config = from_toml("[DEFAULT]\nhost = \"h1\"\nmy_ip = \"192.0.2.1\"").unwrap();
         let (bus, arrivals) = broker.join(&address());
         let driver_of_agent: Arc<dyn Driver> = driver.clone();
         let ctx = Context::new(Options::new(&config).unwrap(), driver_of_agent, bus, life.clone());
         life.spawn(drover_compute::agent::serve(ctx, arrivals));
-        let mut stage = Self { of, driver, life, script, conductor, broker, reports, ups };
-        assert_eq!(stage.ups.recv().await.unwrap().domains.domains.len(), 1);
-        stage
+        Self { of, driver, life, script, conductor, broker, reports, ups, domains }
+    }
+
+    pub(crate) fn marker(&self) -> Marker {
+        Marker { migration: self.of.migration, attempt: self.of.attempt }
+    }
+
+    /// Changes the domain.
+    pub(crate) fn set_domain(&self, change: impl FnOnce(&mut Domain)) {
+        change(self.driver.state().domain.as_mut().unwrap());
+    }
+
+    pub(crate) fn clean_up(&self, authority: Authority) -> CleanUp {
+        let OfAttempt { migration, attempt, server } = self.of;
+        CleanUp { migration, left_by: attempt, server, authority, data: self.with_data().data }
     }
 
     pub(crate) fn order(&self) -> ToCompute {
+        ToCompute::LiveMigration(self.with_data())
+    }
+
+    pub(crate) fn with_data(&self) -> WithData {
         let host = HostName::new("h2").unwrap();
         let destination = DestinationAddresses {
             connect_address: host.to_string(),
@@ -209,7 +270,7 @@ impl Stage {
             disks: Vec::new(),
             destination,
         };
-        ToCompute::LiveMigration(WithData { of: self.of, data })
+        WithData { of: self.of, data }
     }
 
     pub(crate) async fn cast(&self, message: ToCompute) {
@@ -236,12 +297,19 @@ pub(crate) fn address() -> Address {
     Address::Compute(HostName::new("h1").unwrap())
 }
 
+/// What the conductor hears.
+struct Heard {
+    reports: mpsc::UnboundedSender<MigrationReport>,
+    ups: mpsc::UnboundedSender<HostUp>,
+    domains: mpsc::UnboundedSender<DomainsReport>,
+}
+
 async fn play_conductor(
     bus: Bus,
     mut inbox: mpsc::Receiver<Incoming>,
     script: Arc<Mutex<Script>>,
-    reports: mpsc::UnboundedSender<MigrationReport>,
-    ups: mpsc::UnboundedSender<HostUp>,
+    driver: Arc<FakeDriver>,
+    heard: Heard,
 ) {
     while let Some(incoming) = inbox.recv().await {
         let to = incoming.reply_to();
@@ -249,11 +317,15 @@ async fn play_conductor(
             ToConductor::HostUp(up) => {
                 let watch = script.lock().unwrap().watch.clone();
                 bus.reply(to.as_ref(), Ok(HostWelcome { watch })).await;
-                ups.send(up).ok();
+                heard.ups.send(up).ok();
             }
-            ToConductor::Grant(_) => {
+            ToConductor::Grant(request) => {
                 let answer = {
-                    let script = script.lock().unwrap();
+                    let mut script = script.lock().unwrap();
+                    script.asked.push(request.kind);
+                    if let Some(happens) = &script.on_grant {
+                        happens(&mut driver.state());
+                    }
                     match (script.is_silent, script.refuses) {
                         (true, _) => None,
                         (_, true) => Some(Err(Fault::migration_error("not this attempt"))),
@@ -264,7 +336,8 @@ async fn play_conductor(
                     bus.reply(to.as_ref(), answer).await;
                 }
             }
-            ToConductor::Report(report) => drop(reports.send(report)),
+            ToConductor::Report(report) => drop(heard.reports.send(report)),
+            ToConductor::Domains(domains) => drop(heard.domains.send(domains)),
             _ => {}
         }
     }

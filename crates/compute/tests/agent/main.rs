@@ -1,22 +1,30 @@
 //! The agent as a whole, between a conductor and a hypervisor that the test plays.
 
-mod fake;
-
 use std::time::Duration;
 
 use drover_common::bus::{Address, CallError};
 use drover_common::ids::{HostName, Revision};
 use drover_common::migration::JobResult;
 use drover_common::rpc::Envelope;
-use drover_common::rpc::latest::{CallState, HostFacts, JobKind, ToCompute, Watch};
+use drover_common::rpc::latest::{CallState, HostFacts, JobKind, OfAttempt, ToCompute, Watch};
 use drover_compute::driver::{Action, DomainEvent, DriverError};
 use fake::{Stage, address};
 
+mod clean_up;
+mod fake;
+mod hosts;
+mod wishes;
+
 const MIB: i64 = 1 << 20;
+
+/// The conductor's word that an earlier life of the agent may have left this migration.
+fn watch(of: OfAttempt) -> Watch {
+    Watch { of, revision: Revision(9), abort_requested: false, force_complete_requested: false }
+}
 
 #[tokio::test]
 async fn an_order_that_comes_twice_starts_one_migration_and_its_end_is_reported() {
-    let mut stage = Stage::new(|_, _, _| {}).await;
+    let mut stage = Stage::new(|_, _, _| {});
     stage.cast(stage.order()).await;
     stage.cast(stage.order()).await;
     stage.until(|state| !state.calls.is_empty()).await;
@@ -40,7 +48,7 @@ async fn an_order_that_comes_twice_starts_one_migration_and_its_end_is_reported(
 
 #[tokio::test]
 async fn a_refused_start_calls_nothing_and_may_be_ordered_again() {
-    let mut stage = Stage::new(|script, _, _| script.refuses = true).await;
+    let mut stage = Stage::new(|script, _, _| script.refuses = true);
     stage.cast(stage.order()).await;
     loop {
         let facts: HostFacts = stage.call(ToCompute::GetFacts(stage.of)).await.unwrap();
@@ -59,7 +67,7 @@ async fn a_refused_start_calls_nothing_and_may_be_ordered_again() {
 
 #[tokio::test]
 async fn an_abort_before_the_start_is_a_migration_that_was_not_started() {
-    let mut stage = Stage::new(|script, _, _| script.abort_requested = true).await;
+    let mut stage = Stage::new(|script, _, _| script.abort_requested = true);
     stage.cast(stage.order()).await;
     let report = stage.report().await;
     assert!(report.not_started.is_some() && report.revision == Some(Revision(5)));
@@ -68,7 +76,7 @@ async fn an_abort_before_the_start_is_a_migration_that_was_not_started() {
 
 #[tokio::test(start_paused = true)]
 async fn without_any_answer_to_the_request_for_leave_nothing_is_started() {
-    let mut stage = Stage::new(|script, _, _| script.is_silent = true).await;
+    let mut stage = Stage::new(|script, _, _| script.is_silent = true);
     stage.cast(stage.order()).await;
     let report = stage.report().await;
     assert!(report.not_started.is_some() && report.revision.is_none());
@@ -78,7 +86,7 @@ async fn without_any_answer_to_the_request_for_leave_nothing_is_started() {
 
 #[tokio::test]
 async fn commands_reach_the_job_once_it_is_seen() {
-    let mut stage = Stage::new(|_, _, _| {}).await;
+    let mut stage = Stage::new(|_, _, _| {});
     stage.cast(stage.order()).await;
     stage.until(|state| !state.calls.is_empty()).await;
     stage.cast(ToCompute::LiveMigrationForceComplete(stage.of)).await;
@@ -95,10 +103,9 @@ async fn commands_reach_the_job_once_it_is_seen() {
 #[tokio::test]
 async fn a_job_of_an_earlier_life_is_watched_to_its_end_and_never_started_again() {
     let mut stage = Stage::new(|script, driver, of| {
-        script.watch = vec![Watch { of, revision: Revision(9) }];
+        script.watch = vec![watch(of)];
         driver.set_job(Some(JobKind::MigrationOut), MIB);
-    })
-    .await;
+    });
     loop {
         let facts: HostFacts = stage.call(ToCompute::GetFacts(stage.of)).await.unwrap();
         if facts.call == CallState::Attached {
@@ -116,7 +123,7 @@ async fn a_job_of_an_earlier_life_is_watched_to_its_end_and_never_started_again(
 
 #[tokio::test]
 async fn a_job_that_ended_while_no_agent_looked_is_reported_with_what_is_seen_now() {
-    let mut stage = Stage::new(|script, _, of| script.watch = vec![Watch { of, revision: Revision(9) }]).await;
+    let mut stage = Stage::new(|script, _, of| script.watch = vec![watch(of)]);
     let report = stage.report().await;
     assert_eq!((report.revision, report.facts.call), (Some(Revision(9)), CallState::Unseen));
     assert!(report.facts.guest.is_some() && report.facts.job.is_none());
@@ -124,7 +131,7 @@ async fn a_job_that_ended_while_no_agent_looked_is_reported_with_what_is_seen_no
 
 #[tokio::test]
 async fn a_call_that_breaks_with_its_connection_is_watched_on_while_libvirt_has_the_job() {
-    let mut stage = Stage::new(|_, _, _| {}).await;
+    let mut stage = Stage::new(|_, _, _| {});
     stage.cast(stage.order()).await;
     stage.until(|state| !state.calls.is_empty()).await;
     stage.driver.set_job(Some(JobKind::MigrationOut), MIB);
@@ -143,7 +150,7 @@ async fn a_call_that_breaks_with_its_connection_is_watched_on_while_libvirt_has_
 
 #[tokio::test]
 async fn only_the_control_plane_gives_orders() {
-    let stage = Stage::new(|_, _, _| {}).await;
+    let stage = Stage::new(|_, _, _| {});
     let (other_agent, _inbox) = stage.broker.join(&Address::Compute(HostName::new("h2").unwrap()));
     let question = Envelope::new(ToCompute::GetFacts(stage.of));
     let answer = other_agent.call::<_, HostFacts>(&address(), &question, Duration::from_secs(5)).await;
@@ -152,7 +159,7 @@ async fn only_the_control_plane_gives_orders() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_answered_with_a_fault() {
-    let stage = Stage::new(|_, _, _| {}).await;
+    let stage = Stage::new(|_, _, _| {});
     let question = Envelope::new(serde_json::json!({"kind": "make_coffee", "body": {}}));
     let answer = stage.conductor.call::<_, HostFacts>(&address(), &question, Duration::from_secs(5)).await;
     assert!(matches!(&answer, Err(CallError::Fault(_))), "{answer:?}");
@@ -160,7 +167,7 @@ async fn what_cannot_be_read_is_answered_with_a_fault() {
 
 #[tokio::test]
 async fn told_to_stop_the_agent_lets_go_of_a_migration_and_ends() {
-    let stage = Stage::new(|_, _, _| {}).await;
+    let stage = Stage::new(|_, _, _| {});
     stage.cast(stage.order()).await;
     stage.until(|state| !state.calls.is_empty()).await;
     stage.life.stop.cancel();

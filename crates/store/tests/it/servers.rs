@@ -30,7 +30,9 @@ async fn only_active_and_paused_servers_without_a_task_can_be_taken(pool: PgPool
     let mut conn = pool.acquire().await.unwrap();
     for (power_state, takes) in [(PowerState::Running, true), (PowerState::Paused, true), (PowerState::Shutdown, false)] {
         let server = add_server(&mut conn, "h1").await;
-        servers::settle(&mut conn, server, &Settled { host: &host("h1"), node: "node", power_state }).await.unwrap();
+        servers::settle(&mut conn, server, &Settled { host: &host("h1"), node: "node", power_state, observed: None })
+            .await
+            .unwrap();
         assert_eq!(
             servers::claim_task_state(&mut conn, server, TaskState::Migrating).await.unwrap().is_some(),
             takes,
@@ -52,7 +54,9 @@ async fn the_books_follow_the_guest_to_its_new_host(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
     let id = add_server(&mut conn, "h1").await;
     servers::claim_task_state(&mut conn, id, TaskState::Migrating).await.unwrap();
-    servers::settle(&mut conn, id, &Settled { host: &host("h2"), node: "n2", power_state: PowerState::Paused }).await.unwrap();
+    servers::settle(&mut conn, id, &Settled { host: &host("h2"), node: "n2", power_state: PowerState::Paused, observed: None })
+        .await
+        .unwrap();
     let server = servers::get(&mut conn, id).await.unwrap().unwrap();
     assert_eq!((server.host.as_str(), server.node.as_str()), ("h2", "n2"));
     assert_eq!((server.vm_state, server.task_state, server.power_state), (VmState::Paused, None, PowerState::Paused));

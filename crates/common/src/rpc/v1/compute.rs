@@ -25,7 +25,7 @@ pub enum ToCompute {
     LiveMigrationForceComplete(OfAttempt),
     /// To either: [`super::facts::HostFacts`].
     GetFacts(OfAttempt),
-    /// To the destination after the switch-over: [`super::conductor::DomainReport`].
+    /// To the destination after the switch-over: [`super::conductor::DomainsReport`] on this one guest.
     PostLiveMigrationAtDestination(WithData),
     /// To the source after the switch-over: remove what the guest left there: nothing.
     PostLiveMigration(CleanUp),

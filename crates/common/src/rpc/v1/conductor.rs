@@ -93,6 +93,12 @@ pub struct Watch {
     pub of: OfAttempt,
     /// The row's version, for the report at the end.
     pub revision: Revision,
+    /// Whether an abort was asked for: an earlier life of the agent may have been told. Since 1.1.
+    #[serde(default)]
+    pub abort_requested: bool,
+    /// Whether force-complete was asked for. Since 1.1.
+    #[serde(default)]
+    pub force_complete_requested: bool,
 }
 
 /// What a host's libvirt has.
@@ -108,6 +114,9 @@ pub struct DomainsReport {
     pub domains: Vec<DomainReport>,
     /// Domains that are gone, when not `complete`.
     pub gone: Vec<ServerId>,
+    /// Domains that are there and could not be read: nothing is known of them but that. Since 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<ServerId>,
 }
 
 /// One domain.

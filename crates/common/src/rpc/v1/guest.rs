@@ -24,6 +24,9 @@ pub struct GuestDescription {
     pub disks: Vec<GuestDisk>,
     /// Files that the source wrote beside file disks, for the destination to look for.
     pub probes: Vec<StorageProbe>,
+    /// The source host's own `<cpu>` (libvirt's capabilities), for guests that have it passed through. Since 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_cpu: Option<String>,
 }
 
 /// One disk of a guest.
@@ -43,6 +46,19 @@ pub struct GuestDisk {
     pub allocation_bytes: u64,
     /// The path of the image below it, if there is one.
     pub backing_file: Option<String>,
+    /// Where a file's path leads to on the source, if it is a symbolic link. Since 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolves_to: Option<String>,
+}
+
+impl GuestDisk {
+    /// The path of the file with the data, if it is a file: not of a symbolic link to it.
+    pub fn data_file(&self) -> Option<&str> {
+        match &self.source {
+            DiskSource::File { path } => Some(self.resolves_to.as_ref().unwrap_or(path)),
+            DiskSource::Block { .. } | DiskSource::Network { .. } | DiskSource::Empty => None,
+        }
+    }
 }
 
 /// Where a disk's data is.
@@ -119,6 +135,18 @@ pub struct DestinationCheck {
     pub graphics_listen_addr_vnc: Option<String>,
     /// Address for SPICE to listen on.
     pub graphics_listen_addr_spice: Option<String>,
+    /// The guest's file disks whose paths are symbolic links on the destination. Since 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkCheck>,
+}
+
+/// The path of a file disk that is a symbolic link on the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkCheck {
+    /// The disk's path.
+    pub path: String,
+    /// Where it leads to there.
+    pub resolves_to: String,
 }
 
 /// One directory, seen from the destination.

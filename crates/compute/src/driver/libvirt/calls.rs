@@ -91,16 +91,15 @@ pub(super) fn host(peer: &Peer) -> Result<HostDescription, Error> {
     })
 }
 
-pub(super) fn domains(peer: &Peer) -> Result<Vec<Domain>, Error> {
-    let mut domains = Vec::new();
+/// Only the UUIDs, which come with the list: whatever is asked of a domain may have to wait for it.
+pub(super) fn servers(peer: &Peer) -> Result<Vec<ServerId>, Error> {
+    let mut servers = Vec::new();
     for domain in peer.connect.list_all_domains(0)? {
-        match describe(&domain) {
-            Ok(domain) => domains.push(domain),
-            Err(error) if error.code().to_raw() == sys::VIR_ERR_NO_DOMAIN => {} // Gone meanwhile.
-            Err(error) => return Err(error),
-        }
+        let server = ServerId(domain.uuid()?);
+        peer.handles.keep(server, domain);
+        servers.push(server);
     }
-    Ok(domains)
+    Ok(servers)
 }
 
 pub(super) fn lookup(connect: &Connect, server: ServerId) -> Result<VirtDomain, Error> {
@@ -211,9 +210,19 @@ pub(super) fn capabilities(peer: &Peer, machine: &Machine) -> Result<String, Err
 }
 
 pub(super) fn compare_cpu(peer: &Peer, machine: &Machine, cpu: &str) -> Result<CpuComparison, Error> {
-    match ffi::compare_hypervisor_cpu(&peer.connect, machine, cpu) {
+    comparison(peer, ffi::compare_hypervisor_cpu(&peer.connect, machine, cpu), "virConnectCompareHypervisorCPU")
+}
+
+/// Host with host. The hypervisor's CPU would not do: no guest gets all features of its host, so a host would not fit itself.
+pub(super) fn compare_host_cpu(peer: &Peer, cpu: &str) -> Result<CpuComparison, Error> {
+    let compared = peer.connect.compare_cpu(cpu, sys::VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE);
+    comparison(peer, compared, "virConnectCompareCPU")
+}
+
+fn comparison(peer: &Peer, compared: Result<sys::virCPUCompareResult, Error>, call: &str) -> Result<CpuComparison, Error> {
+    match compared {
         Ok(sys::VIR_CPU_COMPARE_IDENTICAL | sys::VIR_CPU_COMPARE_SUPERSET) => Ok(CpuComparison::Fits),
-        Ok(other) => Ok(CpuComparison::Incompatible(format!("virConnectCompareHypervisorCPU says {other}"))),
+        Ok(other) => Ok(CpuComparison::Incompatible(format!("{call} says {other}"))),
         Err(error) if !peer.connect.is_alive().unwrap_or(false) => Err(error),
         Err(error) => match error.code().to_raw() {
             sys::VIR_ERR_NO_SUPPORT | sys::VIR_ERR_CONFIG_UNSUPPORTED | sys::VIR_ERR_OPERATION_UNSUPPORTED => {

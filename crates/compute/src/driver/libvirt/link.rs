@@ -16,6 +16,7 @@ use virt::error::Error;
 
 use super::calls::{Handles, Peer};
 use super::ffi::{RawEvent, Sink, Subscriptions};
+use super::turns::Turns;
 use super::{error, job};
 use crate::driver::{Connection, DomainEvent, DriverError};
 
@@ -34,6 +35,7 @@ pub(super) struct Link {
     uri: String,
     session: Mutex<Option<Arc<Session>>>,
     permits: Arc<Semaphore>,
+    turns: Turns,
     connection: watch::Sender<Connection>,
     events: broadcast::Sender<DomainEvent>,
 }
@@ -53,6 +55,7 @@ impl Link {
             uri: uri.to_owned(),
             session: Mutex::new(None),
             permits: Arc::new(Semaphore::new(CALLS_MAX)),
+            turns: Turns::default(),
             connection: watch::channel(Connection::default()).0,
             events: broadcast::channel(EVENTS_MAX).0,
         });
@@ -68,12 +71,17 @@ impl Link {
         self.events.subscribe()
     }
 
-    /// Makes one call on a thread where it may block.
-    pub(super) async fn call<T, F>(self: Arc<Self>, call: F) -> Result<T, DriverError>
+    /// Makes one call on a thread where it may block; about one domain only one at a time. libvirt serves the calls about a domain one
+    /// after the other anyway, and half a minute each when its QEMU does not answer: that guest must not take all of [`CALLS_MAX`].
+    pub(super) async fn call<T, F>(self: Arc<Self>, about: Option<ServerId>, call: F) -> Result<T, DriverError>
     where
         T: Send + 'static,
         F: FnOnce(&Peer) -> Result<T, Error> + Send + 'static,
     {
+        let turn = match about {
+            Some(server) => Some(self.turns.take(server).await),
+            None => None,
+        };
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let session = self.session().ok_or_else(|| DriverError::unavailable(format!("no connection to {}", self.uri)))?;
         let done = tokio::task::spawn_blocking(move || {
@@ -81,7 +89,7 @@ impl Link {
             if !session.peer.connect.is_alive().unwrap_or(false) {
                 session.closed.cancel();
             }
-            drop(permit);
+            drop((permit, turn));
             result
         });
         done.await.unwrap_or_else(|error| Err(DriverError::other(error.to_string())))

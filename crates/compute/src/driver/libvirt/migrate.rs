@@ -61,9 +61,9 @@ impl Migrator {
             _ => calls::lookup(&connect, call.server).map_err(|error| error::on(&connect, &error))?,
         };
         let parameters = parameters(call);
-        info!(migration.id = call.migration.0, server.id = %call.server, "libvirt migrate call entered");
+        info!(migration.id = %call.migration, server.id = %call.server, "libvirt migrate call entered");
         let result = ffi::migrate_to_uri3(&domain, &call.destination_uri, &parameters, call.flags);
-        info!(migration.id = call.migration.0, server.id = %call.server, "libvirt migrate call returned");
+        info!(migration.id = %call.migration, server.id = %call.server, "libvirt migrate call returned");
         let result = result.map_err(|error| error::on(&connect, &error));
         drop(domain);
         self.put(Spare { connect, domain: None });

@@ -11,6 +11,7 @@ mod job;
 mod link;
 mod migrate;
 mod state;
+mod turns;
 
 use std::sync::Arc;
 
@@ -43,7 +44,16 @@ impl Libvirt {
         T: Send + 'static,
         F: FnOnce(&calls::Peer) -> Result<T, virt::error::Error> + Send + 'static,
     {
-        Box::pin(Arc::clone(&self.link).call(question))
+        Box::pin(Arc::clone(&self.link).call(None, question))
+    }
+
+    /// About one domain.
+    fn ask_about<T, F>(&self, server: ServerId, question: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&calls::Peer) -> Result<T, virt::error::Error> + Send + 'static,
+    {
+        Box::pin(Arc::clone(&self.link).call(Some(server), question))
     }
 }
 
@@ -60,16 +70,16 @@ impl Driver for Libvirt {
         self.ask(calls::host)
     }
 
-    fn domains(&self) -> Answer<Vec<Domain>> {
-        self.ask(calls::domains)
+    fn servers(&self) -> Answer<Vec<ServerId>> {
+        self.ask(calls::servers)
     }
 
     fn domain(&self, server: ServerId) -> Answer<Domain> {
-        self.ask(move |peer| calls::domain(peer, server))
+        self.ask_about(server, move |peer| calls::domain(peer, server))
     }
 
     fn xml(&self, server: ServerId, kind: XmlKind) -> Answer<String> {
-        self.ask(move |peer| calls::xml(peer, server, kind))
+        self.ask_about(server, move |peer| calls::xml(peer, server, kind))
     }
 
     fn named(&self, name: String) -> Answer<Option<ServerId>> {
@@ -77,15 +87,15 @@ impl Driver for Libvirt {
     }
 
     fn inspect(&self, server: ServerId) -> Answer<Inspection> {
-        self.ask(move |peer| calls::inspect(peer, server))
+        self.ask_about(server, move |peer| calls::inspect(peer, server))
     }
 
     fn disk_usage(&self, server: ServerId, targets: Vec<String>) -> Answer<Vec<DiskUsage>> {
-        self.ask(move |peer| calls::disk_usage(peer, server, &targets))
+        self.ask_about(server, move |peer| calls::disk_usage(peer, server, &targets))
     }
 
     fn job(&self, server: ServerId) -> Answer<JobSample> {
-        self.ask(move |peer| calls::job(peer, server))
+        self.ask_about(server, move |peer| calls::job(peer, server))
     }
 
     fn capabilities(&self, machine: Machine) -> Answer<String> {
@@ -94,6 +104,10 @@ impl Driver for Libvirt {
 
     fn compare_cpu(&self, machine: Machine, cpu: String) -> Answer<CpuComparison> {
         self.ask(move |peer| calls::compare_cpu(peer, &machine, &cpu))
+    }
+
+    fn compare_host_cpu(&self, cpu: String) -> Answer<CpuComparison> {
+        self.ask(move |peer| calls::compare_host_cpu(peer, &cpu))
     }
 
     fn prepare_migration(&self, server: ServerId) {
@@ -106,7 +120,7 @@ impl Driver for Libvirt {
     }
 
     fn act(&self, server: ServerId, action: Action) -> Answer<()> {
-        self.ask(move |peer| calls::act(peer, server, action))
+        self.ask_about(server, move |peer| calls::act(peer, server, action))
     }
 
     fn define(&self, xml: String) -> Answer<()> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use drover_common::bus::Address;
 use drover_common::fault::Fault;
-use drover_common::ids::{Attempt, HostName, MigrationId};
+use drover_common::ids::{Attempt, HostName, Incarnation, MigrationId};
 use drover_common::migration::{Event, MigrationStatus};
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::ToApi;
@@ -43,6 +43,8 @@ pub(crate) struct Settle {
     pub host: HostName,
     pub node: String,
     pub power_state: PowerState,
+    /// The host's report that says so: (the agent's life, its count).
+    pub observed: Option<(Incarnation, i64)>,
 }
 
 /// What a host still owes.
@@ -101,8 +103,9 @@ impl Conductor {
     async fn settle_books(&self, tx: &mut Transaction, row: &Migration, outcome: &Outcome) -> Result<(), StoreError> {
         match &outcome.settle {
             _ if outcome.lost => servers::lost(tx, row.server).await,
-            Some(Settle { host, node, power_state }) => {
-                servers::settle(tx, row.server, &Settled { host, node, power_state: *power_state }).await
+            Some(Settle { host, node, power_state, observed }) => {
+                let settled = Settled { host, node, power_state: *power_state, observed: *observed };
+                servers::settle(tx, row.server, &settled).await
             }
             None => servers::release_task_state(tx, row.server).await.map(drop),
         }

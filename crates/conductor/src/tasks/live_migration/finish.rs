@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use drover_common::fault::{Fault, FaultClass};
 use drover_common::migration::Event;
-use drover_common::rpc::latest::{Authority, CleanUp, DomainReport, ToCompute};
+use drover_common::rpc::latest::{Authority, CleanUp, DomainsReport, ToCompute};
 use drover_common::server::PowerState;
 use drover_store::actions::names;
 use drover_store::debts::Side;
@@ -59,11 +59,11 @@ impl Conductor {
         });
         self.notify_start(row, notifications::Step::PostDest, &destination);
         let (taken_over, cleaned_up) = tokio::join!(
-            self.agents.call::<DomainReport>(&destination, take_over, request, within),
+            self.agents.call::<DomainsReport>(&destination, take_over, request, within),
             self.agents.call::<()>(&row.source, clean_up, request, within),
         );
         let mut power_state = match &taken_over {
-            Ok(domain) => domain.state.power_state(),
+            Ok(report) => report.domains.first().map_or(PowerState::NoState, |domain| domain.state.power_state()),
             // It was seen there after the move: it has gone off since, and with it a transient domain.
             Err(fault) if fault.class == FaultClass::InstanceNotFound => PowerState::Shutdown,
             // An operator asserts that the host is fenced, and the guest with it: it was there, and it is off.
@@ -78,6 +78,8 @@ impl Conductor {
         {
             return Ok(wait_for_broker(fault));
         }
+        // Reports that were made before the guest came must not say later that it is gone.
+        let observed = taken_over.as_ref().ok().map(|report| (report.incarnation, report.sequence));
         let mut outcome = Outcome::of(Event::Finished);
         outcome.events.push(CheckEvent {
             name: names::POST_AT_DESTINATION,
@@ -99,7 +101,7 @@ impl Conductor {
         }
         info!(destination = %with_data.data.destination.host, "the guest is on the destination");
         let node = row.dest_node.clone().unwrap_or_default();
-        outcome.settle = Some(Settle { host: destination.clone(), node, power_state });
+        outcome.settle = Some(Settle { host: destination.clone(), node, power_state, observed });
         let closed = self.close(row, outcome, |_| ()).await?;
         if matches!(closed, Step::Closed) {
             self.notify_end(row, notifications::Step::PostDest, &destination);

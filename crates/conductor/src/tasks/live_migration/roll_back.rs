@@ -102,6 +102,7 @@ impl Conductor {
             host: row.source.clone(),
             node: row.source_node.clone().unwrap_or_default(),
             power_state: state.power_state(),
+            observed: None,
         });
         let closed = self.close(row, outcome, |_| ()).await?;
         if matches!(closed, Step::Closed) {
