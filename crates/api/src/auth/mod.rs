@@ -49,7 +49,7 @@ pub(crate) async fn authenticate(State(app): State<AppState>, mut request: Reque
     match app.authenticator().authenticate(request.headers()).await {
         Ok(caller) => {
             tracing::Span::current().record("user.id", &caller.user_id).record("project.id", &caller.project_id);
-            request.extensions_mut().insert(Arc::new(caller));
+            request.extensions_mut().insert(Arc::new(app.policy().judge(caller)));
             next.run(request).await
         }
         Err(error) => error.into_response(),

@@ -20,6 +20,8 @@ pub struct Config {
     pub database: DatabaseSection,
     /// `[api]`
     pub api: ApiSection,
+    /// `[oslo_policy]`
+    pub oslo_policy: PolicySection,
     /// `[conductor]`
     pub conductor: ConductorSection,
     /// `[filter_scheduler]`
@@ -85,6 +87,14 @@ pub struct ApiSection {
 pub enum AuthStrategy {
     /// They need not.
     Noauth,
+}
+
+/// `[oslo_policy]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySection {
+    pub policy_file: Option<PathBuf>,
 }
 
 /// `[conductor]`
