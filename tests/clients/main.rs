@@ -1,4 +1,5 @@
-//! The clients that people use, unmodified, against the bench. Real guests move.
+//! The clients that people use, unmodified, against the bench: `openstack`, `nova` and openstacksdk, through each way to
+//! authenticate. Real guests move.
 //!
 //! `make test-clients` puts the clients into a venv of these tests (`target/clients-venv`, from `requirements.txt`) and runs them;
 //! `deploy/dev/test clients NAME` runs those whose names contain NAME.
@@ -11,5 +12,8 @@ mod cloud;
 mod vm;
 
 mod client;
+mod http_basic;
 mod openstack;
+mod rest;
 mod sdk;
+mod service;

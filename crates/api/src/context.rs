@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts;
 use drover_common::ids::RequestId;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::envelope::UserContext;
+use http::HeaderValue;
 use http::request::Parts;
 
 use crate::error::ApiError;
@@ -89,7 +90,7 @@ impl FromRequestParts<AppState> for Asked {
         let extensions = &parts.extensions;
         // Both are there: the pipeline put them. Were it built wrongly, nobody would get in.
         let (Some(caller), Some(request_id)) = (extensions.get::<Arc<Caller>>(), extensions.get::<RequestId>()) else {
-            return Err(ApiError::Unauthorized { challenge: "Drover" });
+            return Err(ApiError::Unauthorized { challenge: HeaderValue::from_static("Drover") });
         };
         Ok(Self {
             caller: caller.clone(),

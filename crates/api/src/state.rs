@@ -38,7 +38,7 @@ impl AppState {
             config: config.api.clone(),
             service_down_time: Duration::from_secs(config.default.service_down_time),
             default_availability_zone: config.default.default_availability_zone.clone(),
-            authenticator: Authenticator::new(config.api.auth_strategy),
+            authenticator: Authenticator::new(config)?,
             policy: Policy::load(&config.oslo_policy)?,
             waiters: Waiters::default(),
         })))

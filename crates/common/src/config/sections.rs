@@ -76,6 +76,7 @@ pub struct ApiSection {
     pub osapi_compute_listen_port: u16,
     pub auth_strategy: AuthStrategy,
     pub noauth_listen_anywhere: bool,
+    pub http_basic_auth_user_file: PathBuf,
     pub max_request_body_size: usize,
     pub max_limit: u32,
     pub compute_link_prefix: Option<String>,
@@ -87,6 +88,8 @@ pub struct ApiSection {
 pub enum AuthStrategy {
     /// They need not.
     Noauth,
+    /// With a password that a file of ours has the hash of.
+    HttpBasic,
 }
 
 /// `[oslo_policy]`
