@@ -46,6 +46,11 @@ impl Client {
         text(&output.stderr)
     }
 
+    /// What `nova` prints.
+    pub(crate) fn nova(&self, arguments: &[&str]) -> String {
+        self.succeeds("nova", arguments)
+    }
+
     /// What a script of ours in Python prints, in JSON.
     pub(crate) fn python(&self, script: &str, arguments: &[&str]) -> Value {
         let printed = self.succeeds("python", &[&["-W", "ignore", "-c", script], arguments].concat());

@@ -1,5 +1,5 @@
 //! The clients that people use, unmodified, against the bench: `openstack`, `nova` and openstacksdk, through each way to
-//! authenticate. Real guests move.
+//! authenticate, with a real Keystone for the last. Real guests move.
 //!
 //! `make test-clients` puts the clients into a venv of these tests (`target/clients-venv`, from `requirements.txt`) and runs them;
 //! `deploy/dev/test clients NAME` runs those whose names contain NAME.
@@ -13,6 +13,7 @@ mod vm;
 
 mod client;
 mod http_basic;
+mod keystone;
 mod openstack;
 mod rest;
 mod sdk;

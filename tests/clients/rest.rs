@@ -18,6 +18,13 @@ pub(crate) fn get(url: &str, headers: &[(&str, &str)]) -> Answer {
     answer(request.call())
 }
 
+/// `DELETE`, with these headers.
+pub(crate) fn delete(url: &str, headers: &[(&str, &str)]) -> Answer {
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    let request = headers.iter().fold(agent.delete(url), |request, (name, value)| request.header(*name, *value));
+    answer(request.call())
+}
+
 /// Status 0 if there was no connection, so that one can wait for one.
 fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
     let Ok(mut response) = result else { return Answer { status: 0, challenge: String::new(), body: Value::Null } };

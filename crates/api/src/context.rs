@@ -41,6 +41,11 @@ impl Caller {
         }
     }
 
+    /// The same in a project that Keystone counts, or does not count, as the one for administration.
+    pub(crate) fn with_admin_project(self, is_admin_project: bool) -> Self {
+        Self { is_admin_project, ..self }
+    }
+
     /// The same, admin or not by a rule of its own.
     pub(crate) fn with_admin(self, is_admin: bool) -> Self {
         Self { is_admin, ..self }

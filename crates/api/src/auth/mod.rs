@@ -6,6 +6,7 @@
 mod gate;
 mod htpasswd;
 mod http_basic;
+mod keystone;
 mod noauth;
 mod verified;
 
@@ -22,6 +23,7 @@ use crate::error::ApiError;
 use crate::state::AppState;
 
 use http_basic::HttpBasic;
+use keystone::Keystone;
 
 /// The strategy in force.
 pub(crate) enum Authenticator {
@@ -29,6 +31,8 @@ pub(crate) enum Authenticator {
     Noauth,
     /// A password, of which we have the hash.
     HttpBasic(HttpBasic),
+    /// A token, about which Keystone is asked.
+    Keystone(Box<Keystone>),
 }
 
 impl Authenticator {
@@ -39,6 +43,7 @@ impl Authenticator {
             AuthStrategy::HttpBasic => {
                 Self::HttpBasic(HttpBasic::new(&config.api.http_basic_auth_user_file, &config.default.default_project_id)?)
             }
+            AuthStrategy::Keystone => Self::Keystone(Box::new(Keystone::new(&config.keystone_authtoken)?)),
         })
     }
 
@@ -46,6 +51,7 @@ impl Authenticator {
         match self {
             Self::Noauth => noauth::caller(headers),
             Self::HttpBasic(http_basic) => http_basic.caller(headers).await,
+            Self::Keystone(keystone) => keystone.caller(headers).await,
         }
     }
 }

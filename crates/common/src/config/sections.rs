@@ -20,6 +20,8 @@ pub struct Config {
     pub database: DatabaseSection,
     /// `[api]`
     pub api: ApiSection,
+    /// `[keystone_authtoken]`
+    pub keystone_authtoken: KeystoneSection,
     /// `[oslo_policy]`
     pub oslo_policy: PolicySection,
     /// `[conductor]`
@@ -90,6 +92,25 @@ pub enum AuthStrategy {
     Noauth,
     /// With a password that a file of ours has the hash of.
     HttpBasic,
+    /// With a token of Keystone's.
+    Keystone,
+}
+
+/// `[keystone_authtoken]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeystoneSection {
+    pub auth_url: Option<String>,
+    pub www_authenticate_uri: Option<String>,
+    pub cafile: Option<PathBuf>,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub user_domain_name: String,
+    pub project_name: Option<String>,
+    pub project_domain_name: String,
+    pub token_cache_time: u64,
+    pub http_connect_timeout: u64,
 }
 
 /// `[oslo_policy]`
@@ -213,6 +234,7 @@ impl Config {
         at_least("[DEFAULT] report_interval", default.report_interval, 1)?;
         at_least("[DEFAULT] service_down_time", default.service_down_time, default.report_interval + 1)?;
         at_least("[DEFAULT] rpc_response_timeout", default.rpc_response_timeout, 1)?;
+        at_least("[keystone_authtoken] http_connect_timeout", self.keystone_authtoken.http_connect_timeout, 1)?;
         at_least("[database] max_pool_size", self.database.max_pool_size.into(), 2)?;
         at_least("[conductor] workers", self.conductor.workers.into(), 1)?;
         at_least("[conductor] sweep_interval", self.conductor.sweep_interval, 1)?;
