@@ -1,6 +1,6 @@
 # Everything that people and CI run. Each target does its own set-up, on a machine where nothing is prepared (Debian, Rust, root).
 
-.PHONY: help demo up down test lint bench sqlx-prepare
+.PHONY: help demo up down test lint test-clients bench sqlx-prepare
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -16,6 +16,9 @@ down: ## Remove all of it
 
 test: ## Set up everything and run every test
 	@deploy/dev/test
+
+test-clients: ## The same for OpenStack's own clients and a real Keystone, from PyPI, against real guests
+	@deploy/dev/test clients
 
 lint: ## clippy and rustfmt over everything
 	cargo fmt --check

@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts;
 use drover_common::ids::RequestId;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::envelope::UserContext;
+use http::HeaderValue;
 use http::request::Parts;
 
 use crate::error::ApiError;
@@ -24,6 +25,8 @@ pub(crate) struct Caller {
     /// The id of the project that the token is for.
     pub(crate) project_id: String,
     roles: Vec<String>,
+    is_admin: bool,
+    is_admin_project: bool,
 }
 
 impl Caller {
@@ -33,17 +36,34 @@ impl Caller {
             user_id: user_id.to_owned(),
             project_id: project_id.to_owned(),
             roles: roles.iter().map(|&role| role.to_owned()).collect(),
+            is_admin: roles.contains(&"admin"),
+            is_admin_project: true,
         }
     }
 
-    /// Whether the token carries this role.
+    /// The same in a project that Keystone counts, or does not count, as the one for administration.
+    pub(crate) fn with_admin_project(self, is_admin_project: bool) -> Self {
+        Self { is_admin_project, ..self }
+    }
+
+    /// The same, admin or not by a rule of its own.
+    pub(crate) fn with_admin(self, is_admin: bool) -> Self {
+        Self { is_admin, ..self }
+    }
+
+    /// Whether the token carries this role. Case does not matter, as in oslo.policy.
     pub(crate) fn has_role(&self, role: &str) -> bool {
-        self.roles.iter().any(|r| r == role)
+        self.roles.iter().any(|r| r.eq_ignore_ascii_case(role))
     }
 
     /// Nova's `context_is_admin`.
     pub(crate) fn is_admin(&self) -> bool {
-        self.has_role("admin")
+        self.is_admin
+    }
+
+    /// Whether the project is Keystone's for administration; true where it has none.
+    pub(crate) fn is_admin_project(&self) -> bool {
+        self.is_admin_project
     }
 }
 
@@ -75,7 +95,7 @@ impl FromRequestParts<AppState> for Asked {
         let extensions = &parts.extensions;
         // Both are there: the pipeline put them. Were it built wrongly, nobody would get in.
         let (Some(caller), Some(request_id)) = (extensions.get::<Arc<Caller>>(), extensions.get::<RequestId>()) else {
-            return Err(ApiError::Unauthorized { challenge: "Drover" });
+            return Err(ApiError::Unauthorized { challenge: HeaderValue::from_static("Drover") });
         };
         Ok(Self {
             caller: caller.clone(),

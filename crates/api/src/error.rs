@@ -37,7 +37,7 @@ pub(crate) enum ApiError {
     #[error("The request you have made requires authentication.")]
     Unauthorized {
         /// The value of `WWW-Authenticate`.
-        challenge: &'static str,
+        challenge: HeaderValue,
     },
     /// The policy says no.
     #[error("Policy doesn't allow {0} to be performed.")]
@@ -160,8 +160,8 @@ impl IntoResponse for ApiError {
         let mut response = (self.status(), Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
-        if let Self::Unauthorized { challenge } = self {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if let Self::Unauthorized { challenge } = &self {
+            headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
         }
         response.extensions_mut().insert(Cause(Arc::new(self)));
         response

@@ -81,7 +81,7 @@ pub async fn run(config: Config, life: Life) -> Result<(), RunError> {
     let store = Store::open(&config.database)?;
     let own = Address::ApiProcess(Incarnation::random());
     let (bus, inbox) = bus::amqp::start(&config.default.transport_url, own)?;
-    let app = AppState::new(&config, store.clone(), bus, life.clone());
+    let app = AppState::new(&config, store.clone(), bus, life.clone())?;
     serve_inbox(&app, inbox);
 
     let address = SocketAddr::new(config.api.osapi_compute_listen, config.api.osapi_compute_listen_port);

@@ -1,16 +1,41 @@
 //! Who may do what: Nova's rules with Nova's defaults (`nova/policies/`), in one table.
 //!
-//! A rule has a name, by which a policy file will override it, and a check on the caller's roles and project. "Same project"
-//! compares the token's project with that of the server in question.
+//! A rule has a name, by which a policy file ([`file`]) may override it, and an expression ([`expression`]) over the caller's roles
+//! and project. "Same project" compares the token's project with that of the server in question. The defaults of the table are
+//! themselves rules with names ([`BASE_RULES`]), as in Nova: who overrides one of these moves all that follow it.
+//!
+//! Everything is read, checked and resolved at start; to ask a rule is to walk one small tree.
 
-use std::collections::HashMap;
+mod expression;
+mod file;
+mod resolver;
 
+use std::collections::{BTreeMap, HashMap};
+
+use drover_common::config::{ConfigError, PolicySection};
 use drover_common::names;
 
 use crate::context::Caller;
 use crate::error::ApiError;
+use expression::Expression;
+use resolver::{BadRule, Resolver};
 
-/// What a rule demands of the caller.
+/// Nova's base rules (`nova/policies/base.py`): what those of the endpoints refer to.
+pub(crate) const BASE_RULES: [(&str, &str); 9] = [
+    (CONTEXT_IS_ADMIN, "role:admin"),
+    ("admin_api", "is_admin:True"),
+    ("project_manager_api", "role:manager and project_id:%(project_id)s"),
+    ("project_member_api", "role:member and project_id:%(project_id)s"),
+    ("project_reader_api", "role:reader and project_id:%(project_id)s"),
+    ("project_manager_or_admin", "rule:project_manager_api or rule:context_is_admin"),
+    ("project_member_or_admin", "rule:project_member_api or rule:context_is_admin"),
+    ("project_reader_or_admin", "rule:project_reader_api or rule:context_is_admin"),
+    ("service_or_admin", "role:service or rule:context_is_admin"),
+];
+/// The one that also says who may see servers of other projects and pass by locks.
+const CONTEXT_IS_ADMIN: &str = "context_is_admin";
+
+/// What a rule demands of the caller by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     /// The role `admin`.
@@ -22,12 +47,12 @@ pub(crate) enum Check {
 }
 
 impl Check {
-    fn passes(self, caller: &Caller, project: &str) -> bool {
-        let in_project = |role: &str| caller.project_id == project && caller.has_role(role);
+    /// The expression that it stands for.
+    const fn expression(self) -> &'static str {
         match self {
-            Self::Admin => caller.is_admin(),
-            Self::ManagerOrAdmin => caller.is_admin() || in_project("manager"),
-            Self::ReaderOrAdmin => caller.is_admin() || in_project("reader"),
+            Self::Admin => "rule:context_is_admin",
+            Self::ManagerOrAdmin => "rule:project_manager_or_admin",
+            Self::ReaderOrAdmin => "rule:project_reader_or_admin",
         }
     }
 }
@@ -168,17 +193,41 @@ impl Rule {
 }
 
 /// The rules in force.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Policy {
-    /// What differs from the defaults.
-    overrides: HashMap<Rule, Check>,
+    rules: HashMap<Rule, Expression>,
+    context_is_admin: Expression,
 }
 
 impl Policy {
+    /// The defaults, and what the file makes of them.
+    pub(crate) fn load(config: &PolicySection) -> Result<Self, ConfigError> {
+        let Some(path) = &config.policy_file else {
+            return Self::new(&BTreeMap::new()).map_err(|bad| ConfigError::not_allowed("[oslo_policy] policy_file", "", bad));
+        };
+        let refused = |why: String| ConfigError::not_allowed("[oslo_policy] policy_file", path, why);
+        let overrides = file::read(path).map_err(|error| refused(drover_common::telemetry::chain(&error)))?;
+        Self::new(&overrides).map_err(|bad| refused(bad.to_string()))
+    }
+
+    /// The defaults with these overrides.
+    fn new(overrides: &BTreeMap<String, String>) -> Result<Self, BadRule> {
+        let resolver = Resolver::new(overrides)?;
+        let rules = Rule::ALL.iter().map(|&rule| Ok((rule, resolver.resolve(rule.as_str())?))).collect::<Result<_, BadRule>>()?;
+        Ok(Self { rules, context_is_admin: resolver.resolve(CONTEXT_IS_ADMIN)? })
+    }
+
+    /// The caller, who is admin or is not by the rule for it.
+    pub(crate) fn judge(&self, caller: Caller) -> Caller {
+        // That one may not ask whether somebody is admin before it has said so.
+        let caller = caller.with_admin(false);
+        let is_admin = self.context_is_admin.allows(&caller, &caller.project_id);
+        caller.with_admin(is_admin)
+    }
+
     /// Whether the caller may, on something of `project`.
     pub(crate) fn allows(&self, rule: Rule, caller: &Caller, project: &str) -> bool {
-        let check = self.overrides.get(&rule).copied().unwrap_or_else(|| rule.default_check());
-        check.passes(caller, project)
+        self.rules.get(&rule).is_some_and(|expression| expression.allows(caller, project))
     }
 
     /// Refuses unless the caller may, on something of `project`.
@@ -193,39 +242,4 @@ impl Policy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn caller(roles: &[&str], project: &str) -> Caller {
-        Caller::new("u", project, roles)
-    }
-
-    #[test]
-    fn an_admin_may_everything_and_a_stranger_nothing() {
-        let policy = Policy::default();
-        for &rule in Rule::ALL {
-            assert!(policy.allows(rule, &caller(&["admin"], "ops"), "p"), "{rule}");
-            assert!(!policy.allows(rule, &caller(&["manager", "member", "reader"], "q"), "p"), "{rule}");
-        }
-    }
-
-    #[test]
-    fn a_manager_may_migrate_in_its_project_but_not_choose_the_host() {
-        let (policy, manager) = (Policy::default(), caller(&["manager", "member", "reader"], "p"));
-        assert!(policy.allows(Rule::MigrateLive, &manager, "p"));
-        assert!(!policy.allows(Rule::MigrateLiveHost, &manager, "p"));
-        assert!(!policy.allows(Rule::MigrateLive, &caller(&["member", "reader"], "p"), "p"));
-    }
-
-    #[test]
-    fn a_refusal_names_the_rule() {
-        let error = Policy::default().enforce_own(Rule::ServicesList, &caller(&["reader"], "p")).unwrap_err();
-        assert_eq!(error.to_string(), "Policy doesn't allow os_compute_api:os-services:list to be performed.");
-    }
-
-    #[test]
-    fn an_override_replaces_the_default() {
-        let policy = Policy { overrides: HashMap::from([(Rule::ServicesList, Check::ReaderOrAdmin)]) };
-        assert!(policy.allows(Rule::ServicesList, &caller(&["reader"], "p"), "p"));
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_common::bus::Bus;
-use drover_common::config::{ApiSection, Config};
+use drover_common::config::{ApiSection, Config, ConfigError};
 use drover_common::lifecycle::Life;
 use drover_store::Store;
 
@@ -29,19 +29,19 @@ struct Means {
 }
 
 impl AppState {
-    /// Over this database and this bus.
-    pub fn new(config: &Config, store: Store, bus: Bus, life: Life) -> Self {
-        Self(Arc::new(Means {
+    /// Over this database and this bus. An error if callers could not be authenticated and judged as it is configured.
+    pub fn new(config: &Config, store: Store, bus: Bus, life: Life) -> Result<Self, ConfigError> {
+        Ok(Self(Arc::new(Means {
             store,
             bus,
             life,
             config: config.api.clone(),
             service_down_time: Duration::from_secs(config.default.service_down_time),
             default_availability_zone: config.default.default_availability_zone.clone(),
-            authenticator: Authenticator::new(config.api.auth_strategy),
-            policy: Policy::default(),
+            authenticator: Authenticator::new(config)?,
+            policy: Policy::load(&config.oslo_policy)?,
             waiters: Waiters::default(),
-        }))
+        })))
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -46,6 +46,11 @@ impl Api {
         Self { base: base.to_owned(), agent: config.new_agent() }
     }
 
+    /// The URL that it was made with.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// `GET` at a microversion; `path` begins with `/`.
     pub fn get(&self, microversion: &str, path: &str) -> Answer {
         let request =

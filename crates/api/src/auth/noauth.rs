@@ -5,7 +5,7 @@
 //! - No token: **admin of the project `admin`**, so that a plain curl works. (Nova answered 204 with a token to use.)
 //! - `X-Auth-Token: notused` counts as none: it is what OpenStack's clients send with `--os-auth-type none`.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::context::Caller;
 use crate::error::ApiError;
@@ -18,7 +18,7 @@ const NAME_LENGTH_MAX: usize = 255;
 
 /// The caller that the headers claim.
 pub(super) fn caller(headers: &HeaderMap) -> Result<Caller, ApiError> {
-    let refused = || ApiError::Unauthorized { challenge: "Noauth token=\"USER[:PROJECT]\"" };
+    let refused = || ApiError::Unauthorized { challenge: HeaderValue::from_static("Noauth token=\"USER[:PROJECT]\"") };
     let token = match headers.get("x-auth-token").map(|value| value.to_str()) {
         None => return Ok(admin()),
         Some(Ok("" | PLACEHOLDER)) => return Ok(admin()),

@@ -63,7 +63,7 @@ mod tests {
     async fn a_panic_costs_one_request_and_tells_nothing() {
         let config = config::from_toml("").unwrap();
         let (bus, _inbox) = MemoryBroker::default().join(&Address::ApiProcess(Incarnation::random()));
-        let app = AppState::new(&config, Store::open(&config.database).unwrap(), bus, Life::default());
+        let app = AppState::new(&config, Store::open(&config.database).unwrap(), bus, Life::default()).unwrap();
         let routes = Router::new().route("/", get(async || -> &'static str { panic!("the inner workings") }));
         let service = around(routes, &app);
         let request = Request::builder().uri("/v2.1").body(Body::empty()).unwrap();

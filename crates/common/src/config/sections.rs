@@ -25,6 +25,10 @@ pub struct Config {
     pub database: DatabaseSection,
     /// `[api]`
     pub api: ApiSection,
+    /// `[keystone_authtoken]`
+    pub keystone_authtoken: KeystoneSection,
+    /// `[oslo_policy]`
+    pub oslo_policy: PolicySection,
     /// `[conductor]`
     pub conductor: ConductorSection,
     /// `[filter_scheduler]`
@@ -81,6 +85,7 @@ pub struct ApiSection {
     pub osapi_compute_listen_port: u16,
     pub auth_strategy: AuthStrategy,
     pub noauth_listen_anywhere: bool,
+    pub http_basic_auth_user_file: PathBuf,
     pub max_request_body_size: usize,
     pub max_limit: u32,
     pub compute_link_prefix: Option<String>,
@@ -92,6 +97,35 @@ pub struct ApiSection {
 pub enum AuthStrategy {
     /// They need not.
     Noauth,
+    /// With a password that a file of ours has the hash of.
+    HttpBasic,
+    /// With a token of Keystone's.
+    Keystone,
+}
+
+/// `[keystone_authtoken]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeystoneSection {
+    pub auth_url: Option<String>,
+    pub www_authenticate_uri: Option<String>,
+    pub cafile: Option<PathBuf>,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub user_domain_name: String,
+    pub project_name: Option<String>,
+    pub project_domain_name: String,
+    pub token_cache_time: u64,
+    pub http_connect_timeout: u64,
+}
+
+/// `[oslo_policy]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySection {
+    pub policy_file: Option<PathBuf>,
 }
 
 /// `[conductor]`
@@ -225,6 +259,7 @@ impl Config {
         at_least("[DEFAULT] report_interval", default.report_interval, 1)?;
         at_least("[DEFAULT] service_down_time", default.service_down_time, default.report_interval + 1)?;
         at_least("[DEFAULT] rpc_response_timeout", default.rpc_response_timeout, 1)?;
+        at_least("[keystone_authtoken] http_connect_timeout", self.keystone_authtoken.http_connect_timeout, 1)?;
         at_least("[database] max_pool_size", self.database.max_pool_size.into(), 2)?;
         at_least("[conductor] workers", self.conductor.workers.into(), 1)?;
         at_least("[conductor] sweep_interval", self.conductor.sweep_interval, 1)?;

@@ -1,0 +1,12 @@
+"""Aborts the one migration of a server that is in progress, and says which it was."""
+
+import json
+import sys
+
+import openstack
+
+compute = openstack.connect(load_yaml_config=False).compute
+server = compute.get_server(sys.argv[1])
+(migration,) = compute.server_migrations(server)
+compute.abort_server_migration(migration, server)
+print(json.dumps({"status": migration.status, "source": migration.source_compute, "dest": migration.dest_compute}))
