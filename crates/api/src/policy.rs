@@ -75,12 +75,22 @@ pub(crate) enum Rule {
     ServicesList,
     /// Disable, enable, force down.
     ServicesUpdate,
+    /// Forget one.
+    ServicesDelete,
     /// List hypervisors.
     HypervisorsList,
     /// The same with all fields.
     HypervisorsListDetail,
     /// Show one.
     HypervisorsShow,
+    /// Find some by name.
+    HypervisorsSearch,
+    /// The same, with their servers.
+    HypervisorsServers,
+    /// The sum of all.
+    HypervisorsStatistics,
+    /// For how long one has been up.
+    HypervisorsUptime,
     /// List what was done to a server.
     InstanceActionsList,
     /// Show one of these.
@@ -115,9 +125,14 @@ names!("policy rule", Rule {
     MigrationsIndexHost = "os_compute_api:os-migrations:index:host",
     ServicesList = "os_compute_api:os-services:list",
     ServicesUpdate = "os_compute_api:os-services:update",
+    ServicesDelete = "os_compute_api:os-services:delete",
     HypervisorsList = "os_compute_api:os-hypervisors:list",
     HypervisorsListDetail = "os_compute_api:os-hypervisors:list-detail",
     HypervisorsShow = "os_compute_api:os-hypervisors:show",
+    HypervisorsSearch = "os_compute_api:os-hypervisors:search",
+    HypervisorsServers = "os_compute_api:os-hypervisors:servers",
+    HypervisorsStatistics = "os_compute_api:os-hypervisors:statistics",
+    HypervisorsUptime = "os_compute_api:os-hypervisors:uptime",
     InstanceActionsList = "os_compute_api:os-instance-actions:list",
     InstanceActionsShow = "os_compute_api:os-instance-actions:show",
     InstanceActionsEvents = "os_compute_api:os-instance-actions:events",
@@ -152,9 +167,14 @@ impl Rule {
             | Self::MigrationsIndexHost
             | Self::ServicesList
             | Self::ServicesUpdate
+            | Self::ServicesDelete
             | Self::HypervisorsList
             | Self::HypervisorsListDetail
             | Self::HypervisorsShow
+            | Self::HypervisorsSearch
+            | Self::HypervisorsServers
+            | Self::HypervisorsStatistics
+            | Self::HypervisorsUptime
             | Self::InstanceActionsEvents
             | Self::InstanceActionsEventsDetails
             | Self::DroverMigrationsShow

@@ -92,6 +92,7 @@ pub(crate) fn server(on: &str) -> Server {
         created_at: DateTime::UNIX_EPOCH,
         updated_at: DateTime::UNIX_EPOCH,
         deleted_at: None,
+        hostname: "web".to_owned(),
     }
 }
 

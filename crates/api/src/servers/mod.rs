@@ -5,6 +5,7 @@ mod filter;
 mod live_migrate;
 pub(crate) mod lookup;
 mod schema;
+mod sort;
 pub(crate) mod state;
 pub(crate) mod view;
 

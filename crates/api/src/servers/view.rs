@@ -102,7 +102,7 @@ pub(super) struct Full<'a> {
     #[serde(rename = "OS-EXT-SRV-ATTR:instance_name", skip_serializing_if = "Option::is_none")]
     instance_name: Option<&'a str>,
     #[serde(flatten)]
-    attributes_since_2_3: Option<AttributesSince2_3>,
+    attributes_since_2_3: Option<AttributesSince2_3<'a>>,
     #[serde(rename = "OS-EXT-STS:task_state")]
     task_state: Option<&'static str>,
     #[serde(rename = "OS-EXT-STS:vm_state")]
@@ -137,9 +137,9 @@ pub(super) struct Full<'a> {
 struct Nothing {}
 
 #[derive(Serialize)]
-struct AttributesSince2_3 {
+struct AttributesSince2_3<'a> {
     #[serde(rename = "OS-EXT-SRV-ATTR:hostname")]
-    hostname: String,
+    hostname: &'a str,
     #[serde(rename = "OS-EXT-SRV-ATTR:kernel_id")]
     kernel_id: &'static str,
     #[serde(rename = "OS-EXT-SRV-ATTR:launch_index")]
@@ -234,7 +234,7 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         hypervisor_hostname: extended.then_some(&*server.node),
         instance_name: extended.then_some(&*server.domain_name),
         attributes_since_2_3: (extended && since(3)).then(|| AttributesSince2_3 {
-            hostname: hostname(&server.display_name, server.uuid),
+            hostname: &server.hostname,
             kernel_id: "",
             launch_index: 0,
             ramdisk_id: "",
@@ -277,16 +277,6 @@ const fn host_status(service: Option<&Service>) -> &'static str {
     }
 }
 
-/// The guest's host name as Nova makes it of the server's name (`nova/utils.py`, `sanitize_hostname`).
-fn hostname(name: &str, id: ServerId) -> String {
-    const LENGTH_MAX: usize = 63;
-    let spaced = name.chars().map(|c| if c == ' ' || c == '_' { '-' } else { c });
-    let kept: String = spaced.filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')).collect();
-    let trimmed = kept.trim_matches(['.', '-']).to_ascii_lowercase();
-    let cut: String = trimmed.chars().take(LENGTH_MAX).collect();
-    if cut.is_empty() { format!("server-{id}") } else { cut.trim_end_matches(['.', '-']).to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,12 +285,5 @@ mod tests {
     fn a_host_id_is_the_sha224_of_project_and_host() {
         // printf 'p1h1' | sha224sum
         assert_eq!(host_id("p1", "h1"), "4316935a297e173bcced0ce7dc859e04a1a7b7a6272bb76ddc10bdca");
-    }
-
-    #[test]
-    fn a_guests_host_name_is_made_of_the_servers_name() {
-        let id = ServerId(Uuid::nil());
-        assert_eq!(hostname("My Server_1.example", id), "my-server-1.example");
-        assert_eq!(hostname("-.ü.-", id), format!("server-{id}"));
     }
 }

@@ -1,5 +1,6 @@
 //! `/os-services`: who is there, and what operators wish of them.
 
+mod delete;
 mod update;
 
 use axum::Json;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
+pub(crate) use delete::delete;
 pub(crate) use update::update;
 
 use crate::context::Call;

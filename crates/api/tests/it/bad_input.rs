@@ -145,6 +145,7 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
         "os-services",
         "os-hypervisors",
         "os-hypervisors/detail",
+        "os-hypervisors/statistics",
         "flavors",
         "flavors/detail",
         "servers/00000000-0000-0000-0000-000000000001/os-instance-actions",
@@ -178,6 +179,16 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
         "%00",
         "_",
         "metadata",
+        "sort_key",
+        "sort_dir",
+        "node",
+        "hostname",
+        "power_state",
+        "progress",
+        "created_at",
+        "terminated_at",
+        "locked",
+        "ip",
         "%25",
     ];
     for version in ["2.1", "2.66", "2.84"] {
@@ -191,6 +202,9 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
             check(&cloud, version, &format!("/v2.1/{text}")).await;
             check(&cloud, version, &format!("/drover/v1/migrations/{text}")).await;
             check(&cloud, version, &format!("/v2.1/servers/{text}/migrations/{text}")).await;
+            for what in ["search", "servers", "uptime"] {
+                check(&cloud, version, &format!("/v2.1/os-hypervisors/{text}/{what}")).await;
+            }
         }
     }
     assert_eq!(cloud.record().await, before);
