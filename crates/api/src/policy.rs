@@ -17,6 +17,8 @@ pub(crate) enum Check {
     Admin,
     /// The role `manager` in the same project, or admin.
     ManagerOrAdmin,
+    /// The role `member` in the same project, or admin.
+    MemberOrAdmin,
     /// The role `reader` in the same project, or admin.
     ReaderOrAdmin,
 }
@@ -27,6 +29,7 @@ impl Check {
         match self {
             Self::Admin => caller.is_admin(),
             Self::ManagerOrAdmin => caller.is_admin() || in_project("manager"),
+            Self::MemberOrAdmin => caller.is_admin() || in_project("member"),
             Self::ReaderOrAdmin => caller.is_admin() || in_project("reader"),
         }
     }
@@ -51,6 +54,14 @@ pub(crate) enum Rule {
     ServersDetailAllTenants,
     /// Use every filter on servers.
     ServersAllFilters,
+    /// Say what state a server is in.
+    ServersResetState,
+    /// Lock a server.
+    ServersLock,
+    /// Unlock a server.
+    ServersUnlock,
+    /// Also when somebody else locked it.
+    ServersUnlockOverride,
     /// See `host_status`.
     ServersHostStatus,
     /// See where a server is.
@@ -113,6 +124,10 @@ names!("policy rule", Rule {
     ServersIndexAllTenants = "os_compute_api:servers:index:get_all_tenants",
     ServersDetailAllTenants = "os_compute_api:servers:detail:get_all_tenants",
     ServersAllFilters = "os_compute_api:servers:allow_all_filters",
+    ServersResetState = "os_compute_api:os-admin-actions:reset_state",
+    ServersLock = "os_compute_api:os-lock-server:lock",
+    ServersUnlock = "os_compute_api:os-lock-server:unlock",
+    ServersUnlockOverride = "os_compute_api:os-lock-server:unlock:unlock_override",
     ServersHostStatus = "os_compute_api:servers:show:host_status",
     ExtendedServerAttributes = "os_compute_api:os-extended-server-attributes",
     ServerMigrationsIndex = "os_compute_api:servers:migrations:index",
@@ -150,6 +165,7 @@ impl Rule {
             | Self::ServerMigrationsForceComplete
             | Self::ServerMigrationsDelete
             | Self::MigrationsIndex => Check::ManagerOrAdmin,
+            Self::ServersLock | Self::ServersUnlock => Check::MemberOrAdmin,
             Self::ServersIndex
             | Self::ServersDetail
             | Self::ServersShow
@@ -160,6 +176,8 @@ impl Rule {
             | Self::ServersDetailAllTenants
             | Self::ServersAllFilters
             | Self::ServersHostStatus
+            | Self::ServersResetState
+            | Self::ServersUnlockOverride
             | Self::ExtendedServerAttributes
             | Self::ServerMigrationsIndexHost
             | Self::ServerMigrationsShow

@@ -86,6 +86,8 @@ pub(crate) fn server(on: &str) -> Server {
         flavor: flavor(),
         persistent: true,
         locked: false,
+        locked_by: None,
+        locked_reason: None,
         metadata: serde_json::Value::Null,
         observed: (Incarnation(Uuid::from_u128(3)), 4),
         launched_at: DateTime::UNIX_EPOCH,

@@ -3,4 +3,5 @@
 pub(crate) mod migrations;
 pub(crate) mod outbox;
 pub(crate) mod prechecks;
+pub(crate) mod servers;
 pub(crate) mod services;

@@ -85,6 +85,7 @@ impl Given<'_> {
         filter.uuid = read(self.to_admins("uuid"), |text| lookup::uuid(text).map(|id| id.0))?;
         filter.task_state = read(self.to_most("task_state"), |text| text.parse().ok())?;
         filter.vm_states = read(self.to_most("vm_state"), |text| text.parse().ok().map(|state| vec![state]))?;
+        filter.locked_by = read(self.to_admins("locked_by"), |text| text.parse().ok())?;
         filter.power_state = read(self.to_most("power_state"), |text| text.parse().ok())?;
         filter.progress = read(self.to_most("progress"), |text| text.parse().ok())?;
         filter.created_at = read(self.to_most("created_at"), time::parse)?;

@@ -3,7 +3,9 @@
 pub(crate) mod action;
 mod filter;
 mod live_migrate;
+mod lock;
 pub(crate) mod lookup;
+mod reset_state;
 mod schema;
 mod sort;
 pub(crate) mod state;

@@ -127,9 +127,9 @@ pub(super) struct Full<'a> {
     /// Since 2.71, in the answer for one server.
     #[serde(skip_serializing_if = "Option::is_none")]
     server_groups: Option<[Nothing; 0]>,
-    /// Since 2.73; we know of none.
+    /// Since 2.73.
     #[serde(skip_serializing_if = "Option::is_none")]
-    locked_reason: Option<Value>,
+    locked_reason: Option<Option<&'a str>>,
 }
 
 /// `{}`
@@ -252,7 +252,7 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         tags: since(26).then_some([]),
         trusted_image_certificates: unknown(63),
         server_groups: (alone && since(71)).then_some([]),
-        locked_reason: unknown(73),
+        locked_reason: since(73).then_some(server.locked_reason.as_deref()),
     }
 }
 

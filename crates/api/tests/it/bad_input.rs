@@ -59,6 +59,9 @@ fn bodies() -> Vec<Vec<u8>> {
     ];
     for value in &values {
         bodies.push(json!({"os-migrateLive": value}).to_string().into());
+        bodies.push(json!({"os-resetState": value}).to_string().into());
+        bodies.push(json!({"os-resetState": {"state": value}}).to_string().into());
+        bodies.push(json!({"lock": {"locked_reason": value, "x": value}, "y": 1}).to_string().into());
         for key in ["host", "block_migration", "disk_over_commit", "force", "x\u{0}", "%"] {
             for mut arguments in [
                 json!({"host": "nope", "block_migration": false, "disk_over_commit": false}),

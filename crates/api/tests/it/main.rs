@@ -13,6 +13,7 @@ mod instance_actions;
 mod latency;
 mod live_migrate;
 mod live_migrate_legacy;
+mod locks;
 mod migrations;
 mod prechecks;
 mod races;

@@ -11,7 +11,7 @@ use drover_common::server::{TaskState, VmState};
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::{Record, Server};
+use super::{LockedBy, Record, Server};
 use crate::error::StoreError;
 
 /// What a listing asks for.
@@ -41,6 +41,8 @@ pub struct Filter {
     pub progress: Option<i16>,
     /// Only locked ones, or only others.
     pub locked: Option<bool>,
+    /// Only those whose lock this one holds.
+    pub locked_by: Option<LockedBy>,
     /// Only this server.
     pub uuid: Option<Uuid>,
     /// Created at this very time.
@@ -102,6 +104,8 @@ pub enum SortKey {
     LaunchedAt,
     /// Whether locked.
     Locked,
+    /// Who holds the lock; nobody comes first.
+    LockedBy,
     /// libvirt's name of the host.
     Node,
     /// Nova's number.
@@ -131,6 +135,7 @@ names!("sort key", SortKey {
     InstanceTypeId = "instance_type_id",
     LaunchedAt = "launched_at",
     Locked = "locked",
+    LockedBy = "locked_by",
     Node = "node",
     PowerState = "power_state",
     Progress = "progress",
@@ -154,6 +159,7 @@ impl SortKey {
             Self::InstanceTypeId => "flavor_name",
             Self::LaunchedAt => "launched_at",
             Self::Locked => "locked",
+            Self::LockedBy => "coalesce(locked_by, '')",
             Self::Node => "node",
             Self::PowerState => "power_state",
             Self::Progress => "progress",
@@ -239,6 +245,7 @@ fn conditions(sql: &mut QueryBuilder<Postgres>, filter: &Filter) {
         Some(false) => drop(sql.push(" AND NOT locked")),
         None => {}
     }
+    when!(filter.locked_by.map(LockedBy::as_str), "locked AND locked_by = ");
     when!(filter.uuid, "uuid = ");
     when!(filter.created_at, "created_at = ");
     when!(filter.launched_at, "launched_at = ");

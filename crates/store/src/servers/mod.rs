@@ -4,6 +4,7 @@
 //! reports of hosts write what the domain is (name, size, power state) while no migration is open. `vm_state` follows the guest.
 
 mod list;
+mod lock;
 
 use chrono::{DateTime, Utc};
 use drover_common::ids::{HostName, Incarnation, ServerId};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use crate::error::{BadValue, StoreError};
 
 pub use list::{Deleted, Direction, Filter, SortKey, list};
+pub use lock::{LockedBy, lock, unlock};
 
 /// A row of `servers`.
 #[derive(Debug, Clone)]
@@ -49,6 +51,10 @@ pub struct Server {
     pub persistent: bool,
     /// Locked against everybody but admins.
     pub locked: bool,
+    /// By whom.
+    pub locked_by: Option<LockedBy>,
+    /// Why.
+    pub locked_reason: Option<String>,
     /// The owner's key-value pairs.
     pub metadata: serde_json::Value,
     /// The report that last wrote here.
@@ -95,6 +101,8 @@ struct Record {
     updated_at: DateTime<Utc>,
     deleted_at: Option<DateTime<Utc>>,
     hostname: String,
+    locked_by: Option<String>,
+    locked_reason: Option<String>,
 }
 
 impl Record {
@@ -127,6 +135,8 @@ impl Record {
             },
             persistent: self.persistent,
             locked: self.locked,
+            locked_by: self.locked_by.map(|text| text.parse()).transpose()?,
+            locked_reason: self.locked_reason,
             metadata: self.metadata,
             observed: (Incarnation(self.observed_incarnation), self.observed_sequence),
             launched_at: self.launched_at,
@@ -218,6 +228,19 @@ pub async fn release_task_state(conn: &mut PgConnection, id: ServerId) -> Result
     .execute(conn)
     .await
     .map_err(StoreError::query("servers.release_task_state"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// An operator's word (`os-resetState`): this state, and nothing is being done. Returns whether the server is there.
+pub async fn reset_state(conn: &mut PgConnection, id: ServerId, vm_state: VmState) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "UPDATE servers SET vm_state = $2, task_state = NULL, progress = 0, updated_at = now() WHERE uuid = $1 AND deleted_at IS NULL",
+        id.0,
+        vm_state.as_str(),
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::query("servers.reset_state"))?;
     Ok(done.rows_affected() == 1)
 }
 

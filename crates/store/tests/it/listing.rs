@@ -4,7 +4,7 @@ use chrono::DateTime;
 use drover_common::ids::{Incarnation, ServerId};
 use drover_common::rpc::latest::DomainReport;
 use drover_common::server::{TaskState, VmState};
-use drover_store::servers::{self, Deleted, Direction, Filter, Observer, SortKey};
+use drover_store::servers::{self, Deleted, Direction, Filter, LockedBy, Observer, SortKey};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -39,6 +39,7 @@ async fn every_filter_runs_and_each_field_of_the_filter_is_one(pool: PgPool) {
         power_state: Some(1),
         progress: Some(0),
         locked: Some(false),
+        locked_by: None,
         uuid: Some(id.0),
         created_at: Some(server.created_at),
         launched_at: Some(server.launched_at),
@@ -64,6 +65,7 @@ async fn every_filter_runs_and_each_field_of_the_filter_is_one(pool: PgPool) {
         Filter { power_state: Some(4), ..Filter::default() },
         Filter { progress: Some(7), ..Filter::default() },
         Filter { locked: Some(true), ..Filter::default() },
+        Filter { locked_by: Some(LockedBy::Owner), ..Filter::default() },
         Filter { uuid: Some(Uuid::nil()), ..Filter::default() },
         Filter { created_at: Some(DateTime::UNIX_EPOCH), ..Filter::default() },
         Filter { launched_at: Some(DateTime::UNIX_EPOCH), ..Filter::default() },
