@@ -12,8 +12,10 @@
 //!
 //! *Adding a resource:* a file with its handlers, views and schemas, its lines in [`router`], its rules in `policy`.
 
+mod aggregates;
 mod app;
 mod auth;
+mod availability_zones;
 mod context;
 mod error;
 mod extension;
@@ -29,6 +31,7 @@ mod migrations;
 mod pipeline;
 mod policy;
 mod router;
+mod server_groups;
 mod server_migrations;
 mod servers;
 mod services;

@@ -15,6 +15,8 @@ use crate::error::ApiError;
 pub(crate) enum Check {
     /// The role `admin`.
     Admin,
+    /// A token, whatever is on it.
+    Everybody,
     /// The role `manager` in the same project, or admin.
     ManagerOrAdmin,
     /// The role `member` in the same project, or admin.
@@ -28,6 +30,7 @@ impl Check {
         let in_project = |role: &str| caller.project_id == project && caller.has_role(role);
         match self {
             Self::Admin => caller.is_admin(),
+            Self::Everybody => true,
             Self::ManagerOrAdmin => caller.is_admin() || in_project("manager"),
             Self::MemberOrAdmin => caller.is_admin() || in_project("member"),
             Self::ReaderOrAdmin => caller.is_admin() || in_project("reader"),
@@ -102,6 +105,36 @@ pub(crate) enum Rule {
     HypervisorsStatistics,
     /// For how long one has been up.
     HypervisorsUptime,
+    /// List aggregates.
+    AggregatesIndex,
+    /// Make an aggregate.
+    AggregatesCreate,
+    /// Show an aggregate.
+    AggregatesShow,
+    /// Change an aggregate's name or zone.
+    AggregatesUpdate,
+    /// Remove an aggregate.
+    AggregatesDelete,
+    /// Put a host into an aggregate.
+    AggregatesAddHost,
+    /// Take a host out of an aggregate.
+    AggregatesRemoveHost,
+    /// Change an aggregate's key-value pairs.
+    AggregatesSetMetadata,
+    /// List availability zones.
+    AvailabilityZonesList,
+    /// The same with their hosts.
+    AvailabilityZonesDetail,
+    /// List server groups.
+    ServerGroupsIndex,
+    /// Those of all projects.
+    ServerGroupsIndexAllProjects,
+    /// Show a server group.
+    ServerGroupsShow,
+    /// Make a server group.
+    ServerGroupsCreate,
+    /// Remove a server group.
+    ServerGroupsDelete,
     /// List what was done to a server.
     InstanceActionsList,
     /// Show one of these.
@@ -112,6 +145,8 @@ pub(crate) enum Rule {
     InstanceActionsEventsDetails,
     /// Everything known of a migration (`/drover/v1/migrations/{id}`).
     DroverMigrationsShow,
+    /// Where a server may be (`/drover/v1/servers/{id}/placement`).
+    DroverPlacement,
     /// What an operator should look at (`/drover/v1/findings`).
     DroverFindingsIndex,
 }
@@ -148,11 +183,27 @@ names!("policy rule", Rule {
     HypervisorsServers = "os_compute_api:os-hypervisors:servers",
     HypervisorsStatistics = "os_compute_api:os-hypervisors:statistics",
     HypervisorsUptime = "os_compute_api:os-hypervisors:uptime",
+    AggregatesIndex = "os_compute_api:os-aggregates:index",
+    AggregatesCreate = "os_compute_api:os-aggregates:create",
+    AggregatesShow = "os_compute_api:os-aggregates:show",
+    AggregatesUpdate = "os_compute_api:os-aggregates:update",
+    AggregatesDelete = "os_compute_api:os-aggregates:delete",
+    AggregatesAddHost = "os_compute_api:os-aggregates:add_host",
+    AggregatesRemoveHost = "os_compute_api:os-aggregates:remove_host",
+    AggregatesSetMetadata = "os_compute_api:os-aggregates:set_metadata",
+    AvailabilityZonesList = "os_compute_api:os-availability-zone:list",
+    AvailabilityZonesDetail = "os_compute_api:os-availability-zone:detail",
+    ServerGroupsIndex = "os_compute_api:os-server-groups:index",
+    ServerGroupsIndexAllProjects = "os_compute_api:os-server-groups:index:all_projects",
+    ServerGroupsShow = "os_compute_api:os-server-groups:show",
+    ServerGroupsCreate = "os_compute_api:os-server-groups:create",
+    ServerGroupsDelete = "os_compute_api:os-server-groups:delete",
     InstanceActionsList = "os_compute_api:os-instance-actions:list",
     InstanceActionsShow = "os_compute_api:os-instance-actions:show",
     InstanceActionsEvents = "os_compute_api:os-instance-actions:events",
     InstanceActionsEventsDetails = "os_compute_api:os-instance-actions:events:details",
     DroverMigrationsShow = "drover:migrations:show",
+    DroverPlacement = "drover:servers:placement",
     DroverFindingsIndex = "drover:findings:index",
 });
 
@@ -165,8 +216,11 @@ impl Rule {
             | Self::ServerMigrationsForceComplete
             | Self::ServerMigrationsDelete
             | Self::MigrationsIndex => Check::ManagerOrAdmin,
-            Self::ServersLock | Self::ServersUnlock => Check::MemberOrAdmin,
+            Self::AvailabilityZonesList => Check::Everybody,
+            Self::ServersLock | Self::ServersUnlock | Self::ServerGroupsCreate | Self::ServerGroupsDelete => Check::MemberOrAdmin,
             Self::ServersIndex
+            | Self::ServerGroupsIndex
+            | Self::ServerGroupsShow
             | Self::ServersDetail
             | Self::ServersShow
             | Self::InstanceActionsList
@@ -186,6 +240,17 @@ impl Rule {
             | Self::ServicesList
             | Self::ServicesUpdate
             | Self::ServicesDelete
+            | Self::AggregatesIndex
+            | Self::AggregatesCreate
+            | Self::AggregatesShow
+            | Self::AggregatesUpdate
+            | Self::AggregatesDelete
+            | Self::AggregatesAddHost
+            | Self::AggregatesRemoveHost
+            | Self::AggregatesSetMetadata
+            | Self::AvailabilityZonesDetail
+            | Self::ServerGroupsIndexAllProjects
+            | Self::DroverPlacement
             | Self::HypervisorsList
             | Self::HypervisorsListDetail
             | Self::HypervisorsShow
@@ -239,7 +304,8 @@ mod tests {
         let policy = Policy::default();
         for &rule in Rule::ALL {
             assert!(policy.allows(rule, &caller(&["admin"], "ops"), "p"), "{rule}");
-            assert!(!policy.allows(rule, &caller(&["manager", "member", "reader"], "q"), "p"), "{rule}");
+            let everybody = rule.default_check() == Check::Everybody;
+            assert_eq!(policy.allows(rule, &caller(&["manager", "member", "reader"], "q"), "p"), everybody, "{rule}");
         }
     }
 

@@ -9,7 +9,8 @@ use crate::microversion;
 use crate::pipeline::{self, webob};
 use crate::state::AppState;
 use crate::{
-    extension, flavors, health, hypervisors, instance_actions, migrations, server_migrations, servers, services, versions,
+    aggregates, availability_zones, extension, flavors, health, hypervisors, instance_actions, migrations, server_groups,
+    server_migrations, servers, services, versions,
 };
 
 /// The whole API as a service.
@@ -49,6 +50,13 @@ fn compute_routes(app: &AppState) -> Router {
         .route("/os-hypervisors/{id}/search", get(hypervisors::search))
         .route("/os-hypervisors/{id}/servers", get(hypervisors::servers))
         .route("/os-hypervisors/{id}/uptime", get(hypervisors::uptime))
+        .route("/os-aggregates", get(aggregates::index).post(aggregates::create))
+        .route("/os-aggregates/{id}", get(aggregates::show).put(aggregates::update).delete(aggregates::delete))
+        .route("/os-aggregates/{id}/action", post(aggregates::action))
+        .route("/os-availability-zone", get(availability_zones::index))
+        .route("/os-availability-zone/detail", get(availability_zones::detail))
+        .route("/os-server-groups", get(server_groups::index).post(server_groups::create))
+        .route("/os-server-groups/{id}", get(server_groups::show).delete(server_groups::delete))
         .route("/flavors", get(flavors::index))
         .route("/flavors/detail", get(flavors::detail))
         .route("/flavors/{id}", get(flavors::show));
@@ -64,6 +72,7 @@ fn compute_routes(app: &AppState) -> Router {
 fn extension_routes(app: &AppState) -> Router {
     Router::new()
         .route("/drover/v1/migrations/{id}", get(extension::migrations::show))
+        .route("/drover/v1/servers/{id}/placement", get(extension::placement::show).put(extension::placement::update))
         .route("/drover/v1/findings", get(extension::findings::index))
         .method_not_allowed_fallback(webob::not_found)
         .fallback(webob::not_found)

@@ -29,6 +29,8 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// Messages at a time.
     pub workers: usize,
+    /// The zone of hosts that no aggregate puts into one.
+    pub default_availability_zone: String,
     /// (project, user) of servers whose domain names none.
     pub default_owner: (String, String),
 }
@@ -47,6 +49,8 @@ impl Settings {
             ram: filter_scheduler.ram_weight_multiplier,
             cpu: filter_scheduler.cpu_weight_multiplier,
             io_ops: filter_scheduler.io_ops_weight_multiplier,
+            soft_affinity: filter_scheduler.soft_affinity_weight_multiplier,
+            soft_anti_affinity: filter_scheduler.soft_anti_affinity_weight_multiplier,
         };
         Ok(Self {
             host: config.conductor_host()?,
@@ -65,6 +69,7 @@ impl Settings {
             report_interval: Duration::from_secs(default.report_interval),
             sweep_interval: Duration::from_secs(config.conductor.sweep_interval),
             workers: config.conductor.workers.into(),
+            default_availability_zone: default.default_availability_zone.clone(),
             default_owner: (default.default_project_id.clone(), default.default_user_id.clone()),
         })
     }

@@ -2,3 +2,4 @@
 
 pub(crate) mod findings;
 pub(crate) mod migrations;
+pub(crate) mod placement;

@@ -28,6 +28,7 @@ pub(super) fn from_query(app: &AppState, call: &Call, query: &Query, all_tenants
         hostname: given.since(90, "hostname"),
         flavor: given.to_all("flavor"),
         host: given.to_admins("host"),
+        zone: given.to_most("availability_zone").map(|zone| (zone, app.default_availability_zone().to_owned())),
         node: given.to_admins("node"),
         changes_since: changes.since,
         changes_before: changes.before,

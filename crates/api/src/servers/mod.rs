@@ -25,6 +25,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use self::view::{Beside, Visible};
+use crate::availability_zones::Zones;
 use crate::context::Call;
 use crate::error::ApiError;
 use crate::extract::Path;
@@ -126,5 +127,10 @@ async fn beside(
     } else {
         HashMap::new()
     };
-    Ok(Beside { faults, services, availability_zone: app.default_availability_zone().to_owned() })
+    let zones = Zones::read(app, conn).await?;
+    let server_groups = match servers {
+        [one] if call.version >= v2(71) => servers::placement(conn, one.uuid).await?.server_group.into_iter().collect(),
+        _ => Vec::new(),
+    };
+    Ok(Beside { faults, services, zones, server_groups })
 }

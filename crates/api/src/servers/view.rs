@@ -13,6 +13,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha224};
 use uuid::Uuid;
 
+use crate::availability_zones::Zones;
 use crate::context::Call;
 use crate::links::{Link, Links};
 use crate::microversion::v2;
@@ -45,7 +46,9 @@ impl Visible {
 pub(super) struct Beside {
     pub(super) faults: HashMap<Uuid, ServerFault>,
     pub(super) services: HashMap<String, Service>,
-    pub(super) availability_zone: String,
+    pub(super) zones: Zones,
+    /// Of one server alone.
+    pub(super) server_groups: Vec<Uuid>,
 }
 
 /// A server in `GET /servers`.
@@ -126,7 +129,7 @@ pub(super) struct Full<'a> {
     trusted_image_certificates: Option<Value>,
     /// Since 2.71, in the answer for one server.
     #[serde(skip_serializing_if = "Option::is_none")]
-    server_groups: Option<[Nothing; 0]>,
+    server_groups: Option<&'a [Uuid]>,
     /// Since 2.73.
     #[serde(skip_serializing_if = "Option::is_none")]
     locked_reason: Option<Option<&'a str>>,
@@ -225,7 +228,7 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         disk_config: "MANUAL",
         fault: beside.faults.get(&server.uuid.0).filter(|_| status.has_fault()).map(|fault| FaultView::of(fault, visible)),
         progress: status.has_progress().then_some(server.progress),
-        availability_zone: &beside.availability_zone,
+        availability_zone: beside.zones.of_host(server.host.as_str()),
         config_drive: "",
         key_name: None,
         launched_at: ts(server.launched_at),
@@ -251,7 +254,7 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         description: unknown(19),
         tags: since(26).then_some([]),
         trusted_image_certificates: unknown(63),
-        server_groups: (alone && since(71)).then_some([]),
+        server_groups: (alone && since(71)).then_some(&*beside.server_groups),
         locked_reason: since(73).then_some(server.locked_reason.as_deref()),
     }
 }

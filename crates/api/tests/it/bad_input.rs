@@ -59,6 +59,15 @@ fn bodies() -> Vec<Vec<u8>> {
     ];
     for value in &values {
         bodies.push(json!({"os-migrateLive": value}).to_string().into());
+        for key in ["name", "availability_zone", "policies", "policy", "rules", "x"] {
+            let mut group = json!({"name": " ", "policy": "affinity", "policies": ["affinity"]});
+            group[key] = value.clone();
+            bodies.push(json!({"aggregate": group}).to_string().into());
+            bodies.push(json!({"server_group": group}).to_string().into());
+        }
+        bodies.push(json!({"add_host": {"host": value}}).to_string().into());
+        bodies.push(json!({"remove_host": {"host": value}}).to_string().into());
+        bodies.push(json!({"set_metadata": {"metadata": {"k": value}}}).to_string().into());
         bodies.push(json!({"os-resetState": value}).to_string().into());
         bodies.push(json!({"os-resetState": {"state": value}}).to_string().into());
         bodies.push(json!({"lock": {"locked_reason": value, "x": value}, "y": 1}).to_string().into());
@@ -94,6 +103,10 @@ async fn bad_bodies_are_refused_and_change_nothing(pool: PgPool) {
         (Method::POST, format!("/v2/servers/{server}/action")),
         (Method::POST, format!("/v2.1/servers/{server}/migrations/1/action")),
         (Method::PUT, "/v2.1/os-services/disable".to_owned()),
+        (Method::POST, "/v2.1/os-aggregates".to_owned()),
+        (Method::PUT, "/v2.1/os-aggregates/1".to_owned()),
+        (Method::POST, "/v2.1/os-aggregates/1/action".to_owned()),
+        (Method::POST, "/v2.1/os-server-groups".to_owned()),
         (Method::PUT, "/v2.1/os-services/00000000-0000-0000-0000-000000000001".to_owned()),
     ];
     for body in bodies() {
@@ -149,6 +162,10 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
         "os-hypervisors",
         "os-hypervisors/detail",
         "os-hypervisors/statistics",
+        "os-aggregates",
+        "os-availability-zone",
+        "os-availability-zone/detail",
+        "os-server-groups",
         "flavors",
         "flavors/detail",
         "servers/00000000-0000-0000-0000-000000000001/os-instance-actions",
@@ -183,6 +200,9 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
         "_",
         "metadata",
         "sort_key",
+        "offset",
+        "all_projects",
+        "availability_zone",
         "sort_dir",
         "node",
         "hostname",

@@ -2,6 +2,7 @@
 //!
 //! Goldens are in `snapshots/`: one file a resource, with its answer at every microversion in which something changes.
 
+mod aggregates;
 mod bad_input;
 mod discovery;
 mod envelopes;
@@ -17,6 +18,7 @@ mod locks;
 mod migrations;
 mod prechecks;
 mod races;
+mod server_groups;
 mod server_migrations;
 mod servers;
 mod services;

@@ -23,6 +23,8 @@ pub struct Filter {
     pub user_id: Option<String>,
     /// Only on this host.
     pub host: Option<String>,
+    /// Only in this availability zone; the second is that of hosts which no aggregate puts into one.
+    pub zone: Option<(String, String)>,
     /// Unanchored regular expression on libvirt's name of the host.
     pub node: Option<String>,
     /// Unanchored regular expression on the name (PostgreSQL's).
@@ -90,6 +92,8 @@ names!("sort direction", Direction { Ascending = "asc", Descending = "desc" });
 /// What servers can be ordered by, under Nova's names. (Nova's other keys are the same for all servers here and order nothing.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SortKey {
+    /// Zone of its host; the default one comes first.
+    AvailabilityZone,
     /// First seen.
     CreatedAt,
     /// Name.
@@ -128,6 +132,7 @@ pub enum SortKey {
     VmState,
 }
 names!("sort key", SortKey {
+    AvailabilityZone = "availability_zone",
     CreatedAt = "created_at",
     DisplayName = "display_name",
     Host = "host",
@@ -152,6 +157,7 @@ impl SortKey {
     /// The expression; never NULL, so that a marker can be compared with.
     const fn sql(self) -> &'static str {
         match self {
+            Self::AvailabilityZone => "coalesce((SELECT zone FROM host_zones WHERE zone_host = host), '')",
             Self::CreatedAt => "created_at",
             Self::DisplayName => "display_name",
             Self::Host => "host",
@@ -222,6 +228,12 @@ fn conditions(sql: &mut QueryBuilder<Postgres>, filter: &Filter) {
     when!(filter.project_id.clone(), "project_id = ");
     when!(filter.user_id.clone(), "user_id = ");
     when!(filter.host.clone(), "host = ");
+    if let Some((zone, default)) = &filter.zone {
+        sql.push(
+            " AND host IN (SELECT n.host FROM compute_nodes n LEFT JOIN host_zones ON zone_host = n.host WHERE coalesce(zone, ",
+        );
+        sql.push_bind(default.clone()).push(") = ").push_bind(zone.clone()).push(")");
+    }
     // Through the few hosts, so that the index on servers' hosts serves it.
     when!(filter.node.clone(), "host IN (SELECT host FROM compute_nodes WHERE hypervisor_hostname ~ ", ")");
     when!(filter.name.clone(), "display_name ~ ");

@@ -5,6 +5,7 @@
 
 mod list;
 mod lock;
+mod placement;
 
 use chrono::{DateTime, Utc};
 use drover_common::ids::{HostName, Incarnation, ServerId};
@@ -17,6 +18,7 @@ use crate::error::{BadValue, StoreError};
 
 pub use list::{Deleted, Direction, Filter, SortKey, list};
 pub use lock::{LockedBy, lock, unlock};
+pub use placement::{Placement, place, placement};
 
 /// A row of `servers`.
 #[derive(Debug, Clone)]
@@ -69,6 +71,8 @@ pub struct Server {
     pub deleted_at: Option<DateTime<Utc>>,
     /// The guest's host name as Nova makes it of the server's name.
     pub hostname: String,
+    /// The availability zone that it must stay in.
+    pub pinned_availability_zone: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -101,6 +105,9 @@ struct Record {
     updated_at: DateTime<Utc>,
     deleted_at: Option<DateTime<Utc>>,
     hostname: String,
+    pinned_availability_zone: Option<String>,
+    #[expect(dead_code, reason = "read through `placement` and `server_groups`")]
+    server_group_id: Option<i64>,
     locked_by: Option<String>,
     locked_reason: Option<String>,
 }
@@ -144,6 +151,7 @@ impl Record {
             updated_at: self.updated_at,
             deleted_at: self.deleted_at,
             hostname: self.hostname,
+            pinned_availability_zone: self.pinned_availability_zone,
         })
     }
 }
