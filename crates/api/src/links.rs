@@ -50,12 +50,14 @@ impl Links {
         self.project.as_ref().map_or_else(String::new, |project| format!("/{project}"))
     }
 
+    /// Where a resource is, in this version of the API.
+    pub(crate) fn own(&self, collection: &str, id: &str) -> String {
+        format!("{}/{}{}/{collection}/{}", self.base, self.mount.segment(), self.project(), encoded(id))
+    }
+
     /// The two links that most resources have.
     pub(crate) fn of(&self, collection: &str, id: &str) -> Vec<Link> {
-        let own = Link {
-            rel: "self",
-            href: format!("{}/{}{}/{collection}/{}", self.base, self.mount.segment(), self.project(), encoded(id)),
-        };
+        let own = Link { rel: "self", href: self.own(collection, id) };
         vec![own, self.bookmark(collection, id)]
     }
 

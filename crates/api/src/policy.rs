@@ -135,6 +135,36 @@ pub(crate) enum Rule {
     ServerGroupsCreate,
     /// Remove a server group.
     ServerGroupsDelete,
+    /// List a server's key-value pairs.
+    ServerMetadataIndex,
+    /// Show one of them.
+    ServerMetadataShow,
+    /// Add some.
+    ServerMetadataCreate,
+    /// Replace them.
+    ServerMetadataUpdateAll,
+    /// Change one.
+    ServerMetadataUpdate,
+    /// Remove one.
+    ServerMetadataDelete,
+    /// List a server's tags.
+    ServerTagsIndex,
+    /// Look whether it has one.
+    ServerTagsShow,
+    /// Replace them.
+    ServerTagsUpdateAll,
+    /// Add one.
+    ServerTagsUpdate,
+    /// Remove one.
+    ServerTagsDelete,
+    /// Remove all.
+    ServerTagsDeleteAll,
+    /// See what one's project may have, and has.
+    Limits,
+    /// The same of another project.
+    LimitsOtherProject,
+    /// See what is served.
+    Extensions,
     /// List what was done to a server.
     InstanceActionsList,
     /// Show one of these.
@@ -198,6 +228,21 @@ names!("policy rule", Rule {
     ServerGroupsShow = "os_compute_api:os-server-groups:show",
     ServerGroupsCreate = "os_compute_api:os-server-groups:create",
     ServerGroupsDelete = "os_compute_api:os-server-groups:delete",
+    ServerMetadataIndex = "os_compute_api:server-metadata:index",
+    ServerMetadataShow = "os_compute_api:server-metadata:show",
+    ServerMetadataCreate = "os_compute_api:server-metadata:create",
+    ServerMetadataUpdateAll = "os_compute_api:server-metadata:update_all",
+    ServerMetadataUpdate = "os_compute_api:server-metadata:update",
+    ServerMetadataDelete = "os_compute_api:server-metadata:delete",
+    ServerTagsIndex = "os_compute_api:os-server-tags:index",
+    ServerTagsShow = "os_compute_api:os-server-tags:show",
+    ServerTagsUpdateAll = "os_compute_api:os-server-tags:update_all",
+    ServerTagsUpdate = "os_compute_api:os-server-tags:update",
+    ServerTagsDelete = "os_compute_api:os-server-tags:delete",
+    ServerTagsDeleteAll = "os_compute_api:os-server-tags:delete_all",
+    Limits = "os_compute_api:limits",
+    LimitsOtherProject = "os_compute_api:limits:other_project",
+    Extensions = "os_compute_api:extensions",
     InstanceActionsList = "os_compute_api:os-instance-actions:list",
     InstanceActionsShow = "os_compute_api:os-instance-actions:show",
     InstanceActionsEvents = "os_compute_api:os-instance-actions:events",
@@ -216,11 +261,26 @@ impl Rule {
             | Self::ServerMigrationsForceComplete
             | Self::ServerMigrationsDelete
             | Self::MigrationsIndex => Check::ManagerOrAdmin,
-            Self::AvailabilityZonesList => Check::Everybody,
-            Self::ServersLock | Self::ServersUnlock | Self::ServerGroupsCreate | Self::ServerGroupsDelete => Check::MemberOrAdmin,
+            Self::AvailabilityZonesList | Self::Limits | Self::Extensions => Check::Everybody,
+            Self::ServersLock
+            | Self::ServersUnlock
+            | Self::ServerGroupsCreate
+            | Self::ServerGroupsDelete
+            | Self::ServerMetadataCreate
+            | Self::ServerMetadataUpdateAll
+            | Self::ServerMetadataUpdate
+            | Self::ServerMetadataDelete
+            | Self::ServerTagsUpdateAll
+            | Self::ServerTagsUpdate
+            | Self::ServerTagsDelete
+            | Self::ServerTagsDeleteAll => Check::MemberOrAdmin,
             Self::ServersIndex
             | Self::ServerGroupsIndex
             | Self::ServerGroupsShow
+            | Self::ServerMetadataIndex
+            | Self::ServerMetadataShow
+            | Self::ServerTagsIndex
+            | Self::ServerTagsShow
             | Self::ServersDetail
             | Self::ServersShow
             | Self::InstanceActionsList
@@ -251,6 +311,7 @@ impl Rule {
             | Self::AvailabilityZonesDetail
             | Self::ServerGroupsIndexAllProjects
             | Self::DroverPlacement
+            | Self::LimitsOtherProject
             | Self::HypervisorsList
             | Self::HypervisorsListDetail
             | Self::HypervisorsShow

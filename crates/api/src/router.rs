@@ -7,10 +7,11 @@ use axum::routing::{any, get, post, put};
 
 use crate::microversion;
 use crate::pipeline::{self, webob};
+use crate::servers::{metadata, tags};
 use crate::state::AppState;
 use crate::{
-    aggregates, availability_zones, extension, flavors, health, hypervisors, instance_actions, migrations, server_groups,
-    server_migrations, servers, services, versions,
+    aggregates, availability_zones, extension, extensions, flavors, health, hypervisors, instance_actions, limits, migrations,
+    server_groups, server_migrations, servers, services, versions,
 };
 
 /// The whole API as a service.
@@ -40,6 +41,13 @@ fn compute_routes(app: &AppState) -> Router {
         .route("/servers/{id}/migrations/{migration}/action", post(server_migrations::action))
         .route("/servers/{id}/os-instance-actions", get(instance_actions::index))
         .route("/servers/{id}/os-instance-actions/{request}", get(instance_actions::show))
+        .route("/servers/{id}/metadata", get(metadata::index).post(metadata::create).put(metadata::update_all))
+        .route("/servers/{id}/metadata/{key}", get(metadata::show).put(metadata::update).delete(metadata::delete))
+        .route("/servers/{id}/tags", get(tags::index).put(tags::update_all).delete(tags::delete_all))
+        .route("/servers/{id}/tags/{tag}", get(tags::show).put(tags::update).delete(tags::delete))
+        .route("/limits", get(limits::show))
+        .route("/extensions", get(extensions::index))
+        .route("/extensions/{alias}", get(extensions::show))
         .route("/os-migrations", get(migrations::index))
         .route("/os-services", get(services::index))
         .route("/os-services/{what}", put(services::update).delete(services::delete))

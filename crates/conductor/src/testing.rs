@@ -95,6 +95,7 @@ pub(crate) fn server(on: &str) -> Server {
         updated_at: DateTime::UNIX_EPOCH,
         deleted_at: None,
         hostname: "web".to_owned(),
+        tags: Vec::new(),
         pinned_availability_zone: None,
     }
 }

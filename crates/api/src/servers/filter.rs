@@ -41,6 +41,9 @@ pub(super) fn from_query(app: &AppState, call: &Call, query: &Query, all_tenants
         None if changes.since.is_some() || changes.before.is_some() => Deleted::Both,
         None | Some(false) => Deleted::No,
     };
+    let tags = |name: &str| given.to_all(name).map_or_else(Vec::new, |text| text.split(',').map(str::to_owned).collect());
+    (filter.tags, filter.tags_any) = (tags("tags"), tags("tags-any"));
+    (filter.not_tags, filter.not_tags_any) = (tags("not-tags"), tags("not-tags-any"));
     if let Some(text) = given.to_all("locked") {
         filter.locked = Some(strict_bool(&text)?);
     }

@@ -1,14 +1,17 @@
 //! `/servers`: list, show and act on servers.
 
 pub(crate) mod action;
+mod change;
 mod filter;
 mod live_migrate;
 mod lock;
 pub(crate) mod lookup;
+pub(crate) mod metadata;
 mod reset_state;
 mod schema;
 mod sort;
 pub(crate) mod state;
+pub(crate) mod tags;
 pub(crate) mod view;
 
 use std::collections::HashMap;

@@ -119,6 +119,10 @@ pub(super) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
         })
     };
     let since_2_1 = object(&properties, true);
+    for name in ["tags", "tags-any", "not-tags", "not-tags-any"] {
+        properties[name] = common();
+    }
+    let since_2_26 = object(&properties, true);
     properties["changes-before"] = multi(&date_time());
     let since_2_66 = object(&properties, true);
     properties["locked"] = common();
@@ -126,7 +130,7 @@ pub(super) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let since_2_73 = object(&properties, true);
     properties["sort_key"] = sort_key(&["locked"], &[]);
     let since_2_75 = object(&properties, false);
-    Schemas::new([(v2(1), since_2_1), (v2(66), since_2_66), (v2(73), since_2_73), (v2(75), since_2_75)])
+    Schemas::new([(v2(1), since_2_1), (v2(26), since_2_26), (v2(66), since_2_66), (v2(73), since_2_73), (v2(75), since_2_75)])
 });
 
 fn sort_key(more: &[&str], ignored: &[&str]) -> Value {

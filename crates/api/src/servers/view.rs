@@ -104,8 +104,11 @@ pub(super) struct Full<'a> {
     hypervisor_hostname: Option<&'a str>,
     #[serde(rename = "OS-EXT-SRV-ATTR:instance_name", skip_serializing_if = "Option::is_none")]
     instance_name: Option<&'a str>,
+    /// For admins; since 2.90 for everybody.
+    #[serde(rename = "OS-EXT-SRV-ATTR:hostname", skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'a str>,
     #[serde(flatten)]
-    attributes_since_2_3: Option<AttributesSince2_3<'a>>,
+    attributes_since_2_3: Option<AttributesSince2_3>,
     #[serde(rename = "OS-EXT-STS:task_state")]
     task_state: Option<&'static str>,
     #[serde(rename = "OS-EXT-STS:vm_state")]
@@ -123,7 +126,7 @@ pub(super) struct Full<'a> {
     description: Option<Value>,
     /// Since 2.26.
     #[serde(skip_serializing_if = "Option::is_none")]
-    tags: Option<[Nothing; 0]>,
+    tags: Option<&'a [String]>,
     /// Since 2.63; we know of none.
     #[serde(skip_serializing_if = "Option::is_none")]
     trusted_image_certificates: Option<Value>,
@@ -133,6 +136,12 @@ pub(super) struct Full<'a> {
     /// Since 2.73.
     #[serde(skip_serializing_if = "Option::is_none")]
     locked_reason: Option<Option<&'a str>>,
+    /// Since 2.96.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pinned_availability_zone: Option<Option<&'a str>>,
+    /// Since 2.100; servers that came from the hosts have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduler_hints: Option<Nothing>,
 }
 
 /// `{}`
@@ -140,9 +149,7 @@ pub(super) struct Full<'a> {
 struct Nothing {}
 
 #[derive(Serialize)]
-struct AttributesSince2_3<'a> {
-    #[serde(rename = "OS-EXT-SRV-ATTR:hostname")]
-    hostname: &'a str,
+struct AttributesSince2_3 {
     #[serde(rename = "OS-EXT-SRV-ATTR:kernel_id")]
     kernel_id: &'static str,
     #[serde(rename = "OS-EXT-SRV-ATTR:launch_index")]
@@ -236,8 +243,8 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         host: extended.then_some(server.host.as_str()),
         hypervisor_hostname: extended.then_some(&*server.node),
         instance_name: extended.then_some(&*server.domain_name),
+        hostname: (since(90) || (extended && since(3))).then_some(&*server.hostname),
         attributes_since_2_3: (extended && since(3)).then(|| AttributesSince2_3 {
-            hostname: &server.hostname,
             kernel_id: "",
             launch_index: 0,
             ramdisk_id: "",
@@ -252,9 +259,11 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         locked: since(9).then_some(server.locked),
         host_status: (since(16) && visible.host_status).then(|| host_status(beside.services.get(server.host.as_str()))),
         description: unknown(19),
-        tags: since(26).then_some([]),
+        tags: since(26).then_some(&*server.tags),
         trusted_image_certificates: unknown(63),
         server_groups: (alone && since(71)).then_some(&*beside.server_groups),
+        pinned_availability_zone: since(96).then_some(server.pinned_availability_zone.as_deref()),
+        scheduler_hints: since(100).then_some(Nothing {}),
         locked_reason: since(73).then_some(server.locked_reason.as_deref()),
     }
 }

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use crate::fixture::{Cloud, server_id};
 
-const VERSIONS: [&str; 6] = ["2.1", "2.25", "2.30", "2.53", "2.68", "2.84"];
+const VERSIONS: [&str; 6] = ["2.1", "2.25", "2.30", "2.53", "2.68", "2.100"];
 
 /// Bodies that no endpoint can make anything of.
 fn bodies() -> Vec<Vec<u8>> {
@@ -65,6 +65,9 @@ fn bodies() -> Vec<Vec<u8>> {
             bodies.push(json!({"aggregate": group}).to_string().into());
             bodies.push(json!({"server_group": group}).to_string().into());
         }
+        bodies.push(json!({"metadata": {"k": value}, "x": 1}).to_string().into());
+        bodies.push(json!({"meta": {"x": value}}).to_string().into());
+        bodies.push(json!({"tags": [value], "x": 1}).to_string().into());
         bodies.push(json!({"add_host": {"host": value}}).to_string().into());
         bodies.push(json!({"remove_host": {"host": value}}).to_string().into());
         bodies.push(json!({"set_metadata": {"metadata": {"k": value}}}).to_string().into());
@@ -104,6 +107,10 @@ async fn bad_bodies_are_refused_and_change_nothing(pool: PgPool) {
         (Method::POST, format!("/v2.1/servers/{server}/migrations/1/action")),
         (Method::PUT, "/v2.1/os-services/disable".to_owned()),
         (Method::POST, "/v2.1/os-aggregates".to_owned()),
+        (Method::POST, format!("/v2.1/servers/{server}/metadata")),
+        (Method::PUT, format!("/v2.1/servers/{server}/metadata/k")),
+        (Method::PUT, format!("/v2.1/servers/{server}/tags")),
+        (Method::PUT, format!("/v2.1/servers/{server}/tags/a,b")),
         (Method::PUT, "/v2.1/os-aggregates/1".to_owned()),
         (Method::POST, "/v2.1/os-aggregates/1/action".to_owned()),
         (Method::POST, "/v2.1/os-server-groups".to_owned()),
@@ -162,6 +169,10 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
         "os-hypervisors",
         "os-hypervisors/detail",
         "os-hypervisors/statistics",
+        "limits",
+        "extensions",
+        "servers/00000000-0000-0000-0000-000000000001/metadata",
+        "servers/00000000-0000-0000-0000-000000000001/tags",
         "os-aggregates",
         "os-availability-zone",
         "os-availability-zone/detail",
@@ -199,6 +210,8 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
         "%00",
         "_",
         "metadata",
+        "tags",
+        "not-tags-any",
         "sort_key",
         "offset",
         "all_projects",
@@ -214,7 +227,7 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
         "ip",
         "%25",
     ];
-    for version in ["2.1", "2.66", "2.84"] {
+    for version in ["2.1", "2.66", "2.100"] {
         for text in texts {
             for collection in collections {
                 check(&cloud, version, &format!("/v2.1/{collection}/{text}")).await;

@@ -11,7 +11,7 @@ use crate::fixture::golden;
 async fn every_version_has_its_fields(pool: PgPool) {
     let cloud = Cloud::with_a_server(pool).await;
     let mut shown = json!({});
-    for version in ["2.1", "2.28", "2.33", "2.53", "2.84"] {
+    for version in ["2.1", "2.28", "2.33", "2.53", "2.84", "2.87", "2.88", "2.100"] {
         let list = cloud.get(version, "/v2.1/os-hypervisors").await.json();
         let detail = cloud.get(version, "/v2.1/os-hypervisors/detail").await.json();
         let id = detail["hypervisors"][0]["id"].clone();
@@ -101,7 +101,10 @@ async fn search_and_servers_until_2_52_and_statistics(pool: PgPool) {
         ("2.52", "nope/servers"),
         ("2.53", "h1/servers"),
         ("2.1", "statistics"),
-        ("2.84", "statistics"),
+        ("2.87", "statistics"),
+        ("2.88", "statistics"),
+        ("2.88", "00000000-0000-0000-0000-00000000aa01/uptime"),
+        ("2.87", "00000000-0000-0000-0000-00000000aa01/uptime"),
         ("2.1", "1/uptime"),
         ("2.1", "99/uptime"),
         ("2.53", "1/uptime"),

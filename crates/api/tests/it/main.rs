@@ -11,6 +11,7 @@ mod fixture;
 mod flavors;
 mod hypervisors;
 mod instance_actions;
+mod labels;
 mod latency;
 mod live_migrate;
 mod live_migrate_legacy;

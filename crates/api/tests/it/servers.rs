@@ -11,7 +11,8 @@ use sqlx::PgPool;
 use crate::fixture::{Cloud, golden, host_name, server_id};
 
 /// Where something of a server changes.
-const VERSIONS: [&str; 11] = ["2.1", "2.3", "2.9", "2.16", "2.19", "2.26", "2.47", "2.63", "2.71", "2.73", "2.84"];
+const VERSIONS: [&str; 15] =
+    ["2.1", "2.3", "2.9", "2.16", "2.19", "2.26", "2.47", "2.63", "2.71", "2.73", "2.84", "2.89", "2.90", "2.96", "2.100"];
 
 #[sqlx::test(migrator = "drover_store::MIGRATOR")]
 async fn every_version_has_its_fields(pool: PgPool) {
@@ -37,6 +38,8 @@ async fn owners_see_their_servers_and_not_their_hosts(pool: PgPool) {
     let own = cloud.ask_as("alice:p1", Method::GET, "2.84", "/v2.1/servers/detail", None).await.json();
     assert_eq!(own["servers"].as_array().unwrap().len(), 1);
     golden("server_for_its_owner", &own["servers"][0]);
+    let own = cloud.ask_as("alice:p1", Method::GET, "2.90", "/v2.1/servers/detail?hostname=^vm1$", None).await.json();
+    assert_eq!(own["servers"][0]["OS-EXT-SRV-ATTR:hostname"], "vm1");
     let foreign = cloud.ask_as("alice:p1", Method::GET, "2.84", &format!("/v2.1/servers/{}", server_id(2)), None).await;
     foreign.assert_refusal(&format!("404 itemNotFound: Instance {} could not be found.", server_id(2)));
     let all = cloud.ask_as("alice:p1", Method::GET, "2.84", "/v2.1/servers?all_tenants=1", None).await;

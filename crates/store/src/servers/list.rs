@@ -45,6 +45,14 @@ pub struct Filter {
     pub locked: Option<bool>,
     /// Only those whose lock this one holds.
     pub locked_by: Option<LockedBy>,
+    /// Only those with all of these tags.
+    pub tags: Vec<String>,
+    /// Only those with one of these, if there are any.
+    pub tags_any: Vec<String>,
+    /// Not those with all of these.
+    pub not_tags: Vec<String>,
+    /// Not those with one of these.
+    pub not_tags_any: Vec<String>,
     /// Only this server.
     pub uuid: Option<Uuid>,
     /// Created at this very time.
@@ -257,6 +265,11 @@ fn conditions(sql: &mut QueryBuilder<Postgres>, filter: &Filter) {
         Some(false) => drop(sql.push(" AND NOT locked")),
         None => {}
     }
+    let some = |tags: &Vec<String>| Some(tags.clone()).filter(|tags| !tags.is_empty());
+    when!(some(&filter.tags), "tags @> ");
+    when!(some(&filter.tags_any), "tags && ");
+    when!(some(&filter.not_tags), "NOT tags @> ");
+    when!(some(&filter.not_tags_any), "NOT tags && ");
     when!(filter.locked_by.map(LockedBy::as_str), "locked AND locked_by = ");
     when!(filter.uuid, "uuid = ");
     when!(filter.created_at, "created_at = ");

@@ -3,6 +3,7 @@
 //! Two writers, and each has its columns. Migrations write `task_state`, `progress` and, at their end, `host` and `power_state`;
 //! reports of hosts write what the domain is (name, size, power state) while no migration is open. `vm_state` follows the guest.
 
+mod labels;
 mod list;
 mod lock;
 mod placement;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use crate::error::{BadValue, StoreError};
 
+pub use labels::{set_metadata, set_tags};
 pub use list::{Deleted, Direction, Filter, SortKey, list};
 pub use lock::{LockedBy, lock, unlock};
 pub use placement::{Placement, place, placement};
@@ -71,6 +73,8 @@ pub struct Server {
     pub deleted_at: Option<DateTime<Utc>>,
     /// The guest's host name as Nova makes it of the server's name.
     pub hostname: String,
+    /// The owner's tags.
+    pub tags: Vec<String>,
     /// The availability zone that it must stay in.
     pub pinned_availability_zone: Option<String>,
 }
@@ -108,6 +112,7 @@ struct Record {
     pinned_availability_zone: Option<String>,
     #[expect(dead_code, reason = "read through `placement` and `server_groups`")]
     server_group_id: Option<i64>,
+    tags: Vec<String>,
     locked_by: Option<String>,
     locked_reason: Option<String>,
 }
@@ -151,6 +156,7 @@ impl Record {
             updated_at: self.updated_at,
             deleted_at: self.deleted_at,
             hostname: self.hostname,
+            tags: self.tags,
             pinned_availability_zone: self.pinned_availability_zone,
         })
     }
@@ -172,6 +178,33 @@ pub async fn lock_all(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Serve
         .await
         .map_err(StoreError::query("servers.lock_all"))?;
     rows.into_iter().map(Record::read).collect()
+}
+
+/// What a project has.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Servers.
+    pub instances: i64,
+    /// Their CPUs.
+    pub vcpus: i64,
+    /// Their memory, MiB.
+    pub memory_mb: i64,
+    /// Server groups.
+    pub server_groups: i64,
+}
+
+/// Counts what a project has.
+pub async fn usage(conn: &mut PgConnection, project: &str) -> Result<Usage, StoreError> {
+    sqlx::query_as!(
+        Usage,
+        r#"SELECT count(*) AS "instances!", coalesce(sum(vcpus), 0)::bigint AS "vcpus!", coalesce(sum(memory_mb), 0)::bigint AS "memory_mb!",
+                  (SELECT count(*) FROM server_groups WHERE project_id = $1) AS "server_groups!"
+           FROM servers WHERE project_id = $1 AND deleted_at IS NULL"#,
+        project
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(StoreError::query("servers.usage"))
 }
 
 /// A server on a host, in short.
