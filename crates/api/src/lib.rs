@@ -30,6 +30,7 @@ mod links;
 mod microversion;
 mod migration_view;
 mod migrations;
+mod openapi;
 mod pipeline;
 mod policy;
 mod router;

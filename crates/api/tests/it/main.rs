@@ -17,6 +17,7 @@ mod live_migrate;
 mod live_migrate_legacy;
 mod locks;
 mod migrations;
+mod openapi;
 mod prechecks;
 mod races;
 mod server_groups;
