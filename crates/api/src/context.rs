@@ -131,6 +131,11 @@ impl Call {
     pub(crate) fn since(&self, version: Microversion) -> Result<(), ApiError> {
         if self.version >= version { Ok(()) } else { Err(ApiError::NotInThisVersion) }
     }
+
+    /// Refuses as Nova does when the resource exists only up to `version`.
+    pub(crate) fn until(&self, version: Microversion) -> Result<(), ApiError> {
+        if self.version <= version { Ok(()) } else { Err(ApiError::NotInThisVersion) }
+    }
 }
 
 impl FromRequestParts<AppState> for Call {

@@ -66,6 +66,9 @@ pub(crate) enum ApiError {
     /// Nova has it, we do not (yet).
     #[error("{0}")]
     NotImplemented(Fault),
+    /// Nova has it for some hypervisors, and not for ours.
+    #[error("The requested functionality is not supported.")]
+    NotSupported,
     /// A migration failed for a reason that is no precheck, while somebody waited for its prechecks.
     #[error("{0}")]
     Failed(Fault),
@@ -116,7 +119,7 @@ impl ApiError {
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NotImplemented(_) | Self::NotSupported => StatusCode::NOT_IMPLEMENTED,
             Self::Storage(error) if error.is_away() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed(_) | Self::Storage(_) | Self::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -77,6 +77,12 @@ impl Body {
         Self::read(bytes).unwrap()
     }
 
+    /// What would have been a body, for schemas that a path is held against.
+    pub(crate) fn of(value: Value) -> Self {
+        let bytes = value.to_string().into();
+        Self { value, bytes }
+    }
+
     /// Whether there was none.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()

@@ -12,23 +12,29 @@
 //!
 //! *Adding a resource:* a file with its handlers, views and schemas, its lines in [`router`], its rules in `policy`.
 
+mod aggregates;
 mod app;
 mod auth;
+mod availability_zones;
 mod context;
 mod error;
 mod extension;
+mod extensions;
 mod extract;
 mod flavors;
 mod health;
 mod hypervisors;
 mod instance_actions;
+mod limits;
 mod links;
 mod microversion;
 mod migration_view;
 mod migrations;
+mod openapi;
 mod pipeline;
 mod policy;
 mod router;
+mod server_groups;
 mod server_migrations;
 mod servers;
 mod services;

@@ -50,12 +50,14 @@ impl Links {
         self.project.as_ref().map_or_else(String::new, |project| format!("/{project}"))
     }
 
+    /// Where a resource is, in this version of the API.
+    pub(crate) fn own(&self, collection: &str, id: &str) -> String {
+        format!("{}/{}{}/{collection}/{}", self.base, self.mount.segment(), self.project(), encoded(id))
+    }
+
     /// The two links that most resources have.
     pub(crate) fn of(&self, collection: &str, id: &str) -> Vec<Link> {
-        let own = Link {
-            rel: "self",
-            href: format!("{}/{}{}/{collection}/{}", self.base, self.mount.segment(), self.project(), encoded(id)),
-        };
+        let own = Link { rel: "self", href: self.own(collection, id) };
         vec![own, self.bookmark(collection, id)]
     }
 
@@ -66,8 +68,9 @@ impl Links {
 
     /// The page after the one that ends with `marker`: the request's own parameters by name, with another marker.
     pub(crate) fn next(&self, collection: &str, query: &[(String, String)], marker: &str) -> Vec<Link> {
-        let mut parameters: std::collections::BTreeMap<&str, &str> = query.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        parameters.remove("marker");
+        let mut parameters: Vec<(&str, &str)> =
+            query.iter().map(|(n, v)| (n.as_str(), v.as_str())).filter(|&(name, _)| name != "marker").collect();
+        parameters.sort_by_key(|&(name, _)| name); // Stable: repeated ones keep their order, which counts for `sort_key`.
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).append_pair("marker", marker).finish();
         vec![Link { rel: "next", href: format!("{}/{}{}/{collection}?{query}", self.base, self.mount.segment(), self.project()) }]
     }

@@ -32,7 +32,7 @@ pub(crate) const fn v2(minor: u16) -> Microversion {
 pub(crate) const MIN: Microversion = v2(1);
 
 /// The newest version served. Every endpoint in `router.rs` is complete for every version up to it.
-pub(crate) const MAX: Microversion = v2(84);
+pub(crate) const MAX: Microversion = v2(100);
 
 /// Whether a version changed anything that is served here, and what.
 #[cfg_attr(not(test), expect(dead_code, reason = "for readers, and for the test that holds it against MAX"))]
@@ -49,9 +49,9 @@ pub(crate) const HISTORY: &[(u16, &str)] = &[
     (10, "not served: keypairs of other users"),
     (11, "services: forced_down, PUT /os-services/force-down"),
     (12, "not served: virtual interfaces"),
-    (13, "not served: server groups"),
+    (13, "server groups: project_id, user_id"),
     (14, "not served: evacuate"),
-    (15, "not served: server groups"),
+    (15, "server groups: soft policies"),
     (16, "servers: host_status"),
     (17, "not served: crash dumps"),
     (18, "the project's id in URLs is optional (here: in all versions, as in today's Nova)"),
@@ -72,12 +72,12 @@ pub(crate) const HISTORY: &[(u16, &str)] = &[
     (33, "hypervisors: paging"),
     (34, "os-migrateLive: the answer does not wait for the prechecks"),
     (35, "not served: keypairs"),
-    (36, "not served: network and volume proxies"),
+    (36, "limits: none of networks and security groups"),
     (37, "not served: creating servers"),
     (38, "servers: an unknown status in a filter is refused"),
-    (39, "not served: image metadata"),
+    (39, "limits: no maxImageMeta"),
     (40, "not served: usages"),
-    (41, "not served: aggregates"),
+    (41, "aggregates: uuid"),
     (42, "not served: device tags"),
     (43, "not served: os-hosts"),
     (44, "not served: network proxies"),
@@ -93,14 +93,14 @@ pub(crate) const HISTORY: &[(u16, &str)] = &[
     (54, "not served: rebuild"),
     (55, "flavors: description"),
     (56, "not served: cold migration"),
-    (57, "not served: creating servers"),
+    (57, "limits: no maxPersonality"),
     (58, "instance actions: paging, changes-since, updated_at"),
     (59, "migrations: uuid, paging, changes-since"),
     (60, "not served: volumes on several servers"),
     (61, "flavors: extra_specs"),
     (62, "instance actions: host and hostId of events"),
     (63, "servers: trusted_image_certificates"),
-    (64, "not served: server groups"),
+    (64, "server groups: policy and rules"),
     (65, "server migrations: abort of queued and preparing ones"),
     (66, "changes-before beside changes-since"),
     (67, "not served: volume types"),
@@ -117,10 +117,26 @@ pub(crate) const HISTORY: &[(u16, &str)] = &[
     (78, "not served: NUMA topology"),
     (79, "not served: volumes"),
     (80, "migrations: user_id, project_id"),
-    (81, "not served: aggregates"),
+    (81, "not served: images of aggregates"),
     (82, "not served: external events"),
     (83, "servers: more filters for everybody"),
     (84, "instance actions: details of events"),
+    (85, "not served: volumes"),
+    (86, "not served: writing extra specs"),
+    (87, "not served: rescue"),
+    (88, "hypervisors: no usage figures, no statistics, uptime is a field"),
+    (89, "not served: volumes"),
+    (90, "servers: hostname and the filter by it for everybody"),
+    (91, "not served: unshelve"),
+    (92, "not served: keypairs"),
+    (93, "not served: rebuild"),
+    (94, "not served: creating servers"),
+    (95, "not served: evacuate"),
+    (96, "servers: pinned_availability_zone"),
+    (97, "not served: shares"),
+    (98, "nothing here: properties of images, and servers have none"),
+    (99, "not served: consoles"),
+    (100, "servers: scheduler_hints (always empty: servers come from the hosts)"),
 ];
 
 impl Microversion {
@@ -230,7 +246,7 @@ mod tests {
             (Some("compute 2.30"), None, "2.30"),
             (Some("Compute 2.30"), Some("2.5"), "2.30"),
             (Some("volume 3.0, compute 2.30, compute 2.34, volume 3.1"), None, "2.34"),
-            (Some("compute latest"), None, "2.84"),
+            (Some("compute latest"), None, "2.100"),
             (Some("volume 3.0"), None, "2.1"),
             (Some("2.80"), None, "2.1"),
             (Some("volume 3.0"), Some("2.5"), "2.5"),
@@ -249,9 +265,9 @@ mod tests {
             let text = chosen(&[(LEGACY, bad)]);
             assert!(text.contains("is of invalid format"), "{bad}: {text}");
         }
-        for far in ["2.0", "2.85", "2.999", "3.0", "1.1", "2.99999999999999999999"] {
+        for far in ["2.0", "2.101", "2.999", "3.0", "1.1", "2.99999999999999999999"] {
             let text = chosen(&[(LEGACY, far)]);
-            assert_eq!(text, format!("Version {far} is not supported by the API. Minimum is 2.1 and maximum is 2.84."));
+            assert_eq!(text, format!("Version {far} is not supported by the API. Minimum is 2.1 and maximum is 2.100."));
         }
     }
 }

@@ -40,8 +40,12 @@ const CONTEXT_IS_ADMIN: &str = "context_is_admin";
 pub(crate) enum Check {
     /// The role `admin`.
     Admin,
+    /// A token, whatever is on it.
+    Everybody,
     /// The role `manager` in the same project, or admin.
     ManagerOrAdmin,
+    /// The role `member` in the same project, or admin.
+    MemberOrAdmin,
     /// The role `reader` in the same project, or admin.
     ReaderOrAdmin,
 }
@@ -51,7 +55,9 @@ impl Check {
     const fn expression(self) -> &'static str {
         match self {
             Self::Admin => "rule:context_is_admin",
+            Self::Everybody => "@",
             Self::ManagerOrAdmin => "rule:project_manager_or_admin",
+            Self::MemberOrAdmin => "rule:project_member_or_admin",
             Self::ReaderOrAdmin => "rule:project_reader_or_admin",
         }
     }
@@ -76,6 +82,14 @@ pub(crate) enum Rule {
     ServersDetailAllTenants,
     /// Use every filter on servers.
     ServersAllFilters,
+    /// Say what state a server is in.
+    ServersResetState,
+    /// Lock a server.
+    ServersLock,
+    /// Unlock a server.
+    ServersUnlock,
+    /// Also when somebody else locked it.
+    ServersUnlockOverride,
     /// See `host_status`.
     ServersHostStatus,
     /// See where a server is.
@@ -100,12 +114,82 @@ pub(crate) enum Rule {
     ServicesList,
     /// Disable, enable, force down.
     ServicesUpdate,
+    /// Forget one.
+    ServicesDelete,
     /// List hypervisors.
     HypervisorsList,
     /// The same with all fields.
     HypervisorsListDetail,
     /// Show one.
     HypervisorsShow,
+    /// Find some by name.
+    HypervisorsSearch,
+    /// The same, with their servers.
+    HypervisorsServers,
+    /// The sum of all.
+    HypervisorsStatistics,
+    /// For how long one has been up.
+    HypervisorsUptime,
+    /// List aggregates.
+    AggregatesIndex,
+    /// Make an aggregate.
+    AggregatesCreate,
+    /// Show an aggregate.
+    AggregatesShow,
+    /// Change an aggregate's name or zone.
+    AggregatesUpdate,
+    /// Remove an aggregate.
+    AggregatesDelete,
+    /// Put a host into an aggregate.
+    AggregatesAddHost,
+    /// Take a host out of an aggregate.
+    AggregatesRemoveHost,
+    /// Change an aggregate's key-value pairs.
+    AggregatesSetMetadata,
+    /// List availability zones.
+    AvailabilityZonesList,
+    /// The same with their hosts.
+    AvailabilityZonesDetail,
+    /// List server groups.
+    ServerGroupsIndex,
+    /// Those of all projects.
+    ServerGroupsIndexAllProjects,
+    /// Show a server group.
+    ServerGroupsShow,
+    /// Make a server group.
+    ServerGroupsCreate,
+    /// Remove a server group.
+    ServerGroupsDelete,
+    /// List a server's key-value pairs.
+    ServerMetadataIndex,
+    /// Show one of them.
+    ServerMetadataShow,
+    /// Add some.
+    ServerMetadataCreate,
+    /// Replace them.
+    ServerMetadataUpdateAll,
+    /// Change one.
+    ServerMetadataUpdate,
+    /// Remove one.
+    ServerMetadataDelete,
+    /// List a server's tags.
+    ServerTagsIndex,
+    /// Look whether it has one.
+    ServerTagsShow,
+    /// Replace them.
+    ServerTagsUpdateAll,
+    /// Add one.
+    ServerTagsUpdate,
+    /// Remove one.
+    ServerTagsDelete,
+    /// Remove all.
+    ServerTagsDeleteAll,
+    /// See what one's project may have, and has.
+    Limits,
+    /// The same of another project.
+    LimitsOtherProject,
+    /// See what is served.
+    Extensions,
     /// List what was done to a server.
     InstanceActionsList,
     /// Show one of these.
@@ -116,6 +200,8 @@ pub(crate) enum Rule {
     InstanceActionsEventsDetails,
     /// Everything known of a migration (`/drover/v1/migrations/{id}`).
     DroverMigrationsShow,
+    /// Where a server may be (`/drover/v1/servers/{id}/placement`).
+    DroverPlacement,
     /// What an operator should look at (`/drover/v1/findings`).
     DroverFindingsIndex,
     /// Choose whose copy a guest is (`/drover/v1/servers/{id}/keep`).
@@ -130,6 +216,10 @@ names!("policy rule", Rule {
     ServersIndexAllTenants = "os_compute_api:servers:index:get_all_tenants",
     ServersDetailAllTenants = "os_compute_api:servers:detail:get_all_tenants",
     ServersAllFilters = "os_compute_api:servers:allow_all_filters",
+    ServersResetState = "os_compute_api:os-admin-actions:reset_state",
+    ServersLock = "os_compute_api:os-lock-server:lock",
+    ServersUnlock = "os_compute_api:os-lock-server:unlock",
+    ServersUnlockOverride = "os_compute_api:os-lock-server:unlock:unlock_override",
     ServersHostStatus = "os_compute_api:servers:show:host_status",
     ExtendedServerAttributes = "os_compute_api:os-extended-server-attributes",
     ServerMigrationsIndex = "os_compute_api:servers:migrations:index",
@@ -142,14 +232,50 @@ names!("policy rule", Rule {
     MigrationsIndexHost = "os_compute_api:os-migrations:index:host",
     ServicesList = "os_compute_api:os-services:list",
     ServicesUpdate = "os_compute_api:os-services:update",
+    ServicesDelete = "os_compute_api:os-services:delete",
     HypervisorsList = "os_compute_api:os-hypervisors:list",
     HypervisorsListDetail = "os_compute_api:os-hypervisors:list-detail",
     HypervisorsShow = "os_compute_api:os-hypervisors:show",
+    HypervisorsSearch = "os_compute_api:os-hypervisors:search",
+    HypervisorsServers = "os_compute_api:os-hypervisors:servers",
+    HypervisorsStatistics = "os_compute_api:os-hypervisors:statistics",
+    HypervisorsUptime = "os_compute_api:os-hypervisors:uptime",
+    AggregatesIndex = "os_compute_api:os-aggregates:index",
+    AggregatesCreate = "os_compute_api:os-aggregates:create",
+    AggregatesShow = "os_compute_api:os-aggregates:show",
+    AggregatesUpdate = "os_compute_api:os-aggregates:update",
+    AggregatesDelete = "os_compute_api:os-aggregates:delete",
+    AggregatesAddHost = "os_compute_api:os-aggregates:add_host",
+    AggregatesRemoveHost = "os_compute_api:os-aggregates:remove_host",
+    AggregatesSetMetadata = "os_compute_api:os-aggregates:set_metadata",
+    AvailabilityZonesList = "os_compute_api:os-availability-zone:list",
+    AvailabilityZonesDetail = "os_compute_api:os-availability-zone:detail",
+    ServerGroupsIndex = "os_compute_api:os-server-groups:index",
+    ServerGroupsIndexAllProjects = "os_compute_api:os-server-groups:index:all_projects",
+    ServerGroupsShow = "os_compute_api:os-server-groups:show",
+    ServerGroupsCreate = "os_compute_api:os-server-groups:create",
+    ServerGroupsDelete = "os_compute_api:os-server-groups:delete",
+    ServerMetadataIndex = "os_compute_api:server-metadata:index",
+    ServerMetadataShow = "os_compute_api:server-metadata:show",
+    ServerMetadataCreate = "os_compute_api:server-metadata:create",
+    ServerMetadataUpdateAll = "os_compute_api:server-metadata:update_all",
+    ServerMetadataUpdate = "os_compute_api:server-metadata:update",
+    ServerMetadataDelete = "os_compute_api:server-metadata:delete",
+    ServerTagsIndex = "os_compute_api:os-server-tags:index",
+    ServerTagsShow = "os_compute_api:os-server-tags:show",
+    ServerTagsUpdateAll = "os_compute_api:os-server-tags:update_all",
+    ServerTagsUpdate = "os_compute_api:os-server-tags:update",
+    ServerTagsDelete = "os_compute_api:os-server-tags:delete",
+    ServerTagsDeleteAll = "os_compute_api:os-server-tags:delete_all",
+    Limits = "os_compute_api:limits",
+    LimitsOtherProject = "os_compute_api:limits:other_project",
+    Extensions = "os_compute_api:extensions",
     InstanceActionsList = "os_compute_api:os-instance-actions:list",
     InstanceActionsShow = "os_compute_api:os-instance-actions:show",
     InstanceActionsEvents = "os_compute_api:os-instance-actions:events",
     InstanceActionsEventsDetails = "os_compute_api:os-instance-actions:events:details",
     DroverMigrationsShow = "drover:migrations:show",
+    DroverPlacement = "drover:servers:placement",
     DroverFindingsIndex = "drover:findings:index",
     DroverServersKeep = "drover:servers:keep",
 });
@@ -163,7 +289,26 @@ impl Rule {
             | Self::ServerMigrationsForceComplete
             | Self::ServerMigrationsDelete
             | Self::MigrationsIndex => Check::ManagerOrAdmin,
+            Self::AvailabilityZonesList | Self::Limits | Self::Extensions => Check::Everybody,
+            Self::ServersLock
+            | Self::ServersUnlock
+            | Self::ServerGroupsCreate
+            | Self::ServerGroupsDelete
+            | Self::ServerMetadataCreate
+            | Self::ServerMetadataUpdateAll
+            | Self::ServerMetadataUpdate
+            | Self::ServerMetadataDelete
+            | Self::ServerTagsUpdateAll
+            | Self::ServerTagsUpdate
+            | Self::ServerTagsDelete
+            | Self::ServerTagsDeleteAll => Check::MemberOrAdmin,
             Self::ServersIndex
+            | Self::ServerGroupsIndex
+            | Self::ServerGroupsShow
+            | Self::ServerMetadataIndex
+            | Self::ServerMetadataShow
+            | Self::ServerTagsIndex
+            | Self::ServerTagsShow
             | Self::ServersDetail
             | Self::ServersShow
             | Self::InstanceActionsList
@@ -173,6 +318,8 @@ impl Rule {
             | Self::ServersDetailAllTenants
             | Self::ServersAllFilters
             | Self::ServersHostStatus
+            | Self::ServersResetState
+            | Self::ServersUnlockOverride
             | Self::ExtendedServerAttributes
             | Self::ServerMigrationsIndexHost
             | Self::ServerMigrationsShow
@@ -180,9 +327,26 @@ impl Rule {
             | Self::MigrationsIndexHost
             | Self::ServicesList
             | Self::ServicesUpdate
+            | Self::ServicesDelete
+            | Self::AggregatesIndex
+            | Self::AggregatesCreate
+            | Self::AggregatesShow
+            | Self::AggregatesUpdate
+            | Self::AggregatesDelete
+            | Self::AggregatesAddHost
+            | Self::AggregatesRemoveHost
+            | Self::AggregatesSetMetadata
+            | Self::AvailabilityZonesDetail
+            | Self::ServerGroupsIndexAllProjects
+            | Self::DroverPlacement
+            | Self::LimitsOtherProject
             | Self::HypervisorsList
             | Self::HypervisorsListDetail
             | Self::HypervisorsShow
+            | Self::HypervisorsSearch
+            | Self::HypervisorsServers
+            | Self::HypervisorsStatistics
+            | Self::HypervisorsUptime
             | Self::InstanceActionsEvents
             | Self::InstanceActionsEventsDetails
             | Self::DroverMigrationsShow

@@ -11,4 +11,5 @@ pub mod lifecycle;
 pub mod migration;
 pub mod rpc;
 pub mod server;
+pub mod server_group;
 pub mod telemetry;

@@ -31,6 +31,8 @@ pub struct Settings {
     pub workers: usize,
     /// Whether notifications are sent.
     pub notifications: bool,
+    /// The zone of hosts that no aggregate puts into one.
+    pub default_availability_zone: String,
     /// (project, user) of servers whose domain names none.
     pub default_owner: (String, String),
 }
@@ -49,6 +51,8 @@ impl Settings {
             ram: filter_scheduler.ram_weight_multiplier,
             cpu: filter_scheduler.cpu_weight_multiplier,
             io_ops: filter_scheduler.io_ops_weight_multiplier,
+            soft_affinity: filter_scheduler.soft_affinity_weight_multiplier,
+            soft_anti_affinity: filter_scheduler.soft_anti_affinity_weight_multiplier,
         };
         Ok(Self {
             host: config.conductor_host()?,
@@ -68,6 +72,7 @@ impl Settings {
             sweep_interval: Duration::from_secs(config.conductor.sweep_interval),
             workers: config.conductor.workers.into(),
             notifications: config.oslo_messaging_notifications.driver == NotificationDriver::Messagingv2,
+            default_availability_zone: default.default_availability_zone.clone(),
             default_owner: (default.default_project_id.clone(), default.default_user_id.clone()),
         })
     }

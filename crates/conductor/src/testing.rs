@@ -87,12 +87,17 @@ pub(crate) fn server(on: &str) -> Server {
         flavor: flavor(),
         persistent: true,
         locked: false,
+        locked_by: None,
+        locked_reason: None,
         metadata: serde_json::Value::Null,
         observed: (Incarnation(Uuid::from_u128(3)), 4),
         launched_at: DateTime::UNIX_EPOCH,
         created_at: DateTime::UNIX_EPOCH,
         updated_at: DateTime::UNIX_EPOCH,
         deleted_at: None,
+        hostname: "web".to_owned(),
+        tags: Vec::new(),
+        pinned_availability_zone: None,
     }
 }
 

@@ -16,6 +16,12 @@ pub mod names {
     pub const LIVE_MIGRATION_CANCEL: &str = "live_migration_cancel";
     /// The action of force-complete.
     pub const LIVE_MIGRATION_FORCE_COMPLETE: &str = "live_migration_force_complete";
+    /// The action of `os-resetState`.
+    pub const RESET_STATE: &str = "resetState";
+    /// The action of `lock`.
+    pub const LOCK: &str = "lock";
+    /// The action of `unlock`.
+    pub const UNLOCK: &str = "unlock";
     /// The conductor's work when the caller waits for the prechecks (below 2.34).
     pub const CONDUCTOR_MIGRATE_SERVER: &str = "conductor_migrate_server";
     /// The conductor's work when the caller does not wait.

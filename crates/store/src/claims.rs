@@ -4,6 +4,7 @@ use drover_common::ids::{HostName, MigrationId, ServerId};
 use sqlx::PgConnection;
 
 use crate::error::StoreError;
+use crate::server_groups;
 
 /// How much may be under way, 0 meaning any number, and how far a host may be promised.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,8 @@ pub enum Claimed {
         /// CPUs.
         vcpus: i64,
     },
+    /// The server's group forbids the destination, and why.
+    GroupPolicy(String),
     /// The destination has vanished from the books.
     NoHost,
 }
@@ -102,6 +105,9 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
         .or_else(|| full("slots of the fleet".to_owned(), row.fleet, limits.fleet))
     {
         return Ok(Claimed::NoSlot(why));
+    }
+    if let Some(why) = server_groups::refuse_late(&mut *conn, claim.server, claim.destination.as_str()).await? {
+        return Ok(Claimed::GroupPolicy(why));
     }
     let memory_mb = room(row.memory_mb, limits.ram_allocation_ratio, row.memory_mb_used, limits.reserved_host_memory_mb);
     let vcpus = room(row.vcpus.into(), limits.cpu_allocation_ratio, row.vcpus_used, 0);

@@ -38,6 +38,10 @@ pub struct HostState {
     pub up: bool,
     /// Seconds since that heartbeat.
     pub silent_for_s: i64,
+    /// Its availability zone, if an aggregate puts it into one.
+    pub zone: Option<String>,
+    /// Other members of the server's group that are there, or on their way there.
+    pub group_members: i64,
     /// Whether it still owes a clean-up for this server.
     pub owes_cleanup: bool,
 }
@@ -174,7 +178,12 @@ pub async fn snapshot(
                   coalesce(own.vcpus, 0) + coalesce(coming.vcpus, 0) AS "vcpus_used!",
                   coalesce(own.memory_mb, 0) + coalesce(coming.memory_mb, 0) AS "memory_mb_used!",
                   coalesce(coming.count, 0) + coalesce(leaving.count, 0) AS "migrations!",
-                  EXISTS (SELECT FROM cleanup_debts d WHERE d.host = n.host AND d.server_uuid = $2 AND d.paid_at IS NULL) AS "owes!"
+                  EXISTS (SELECT FROM cleanup_debts d WHERE d.host = n.host AND d.server_uuid = $2 AND d.paid_at IS NULL) AS "owes!",
+                  (SELECT zone FROM host_zones WHERE zone_host = n.host) AS zone,
+                  (SELECT count(*) FROM servers o JOIN servers s ON s.server_group_id = o.server_group_id
+                   WHERE s.uuid = $2 AND o.uuid <> $2 AND o.deleted_at IS NULL
+                     AND (o.host = n.host OR EXISTS (SELECT FROM migrations m JOIN claims c ON c.migration_id = m.id
+                                                     WHERE m.server_uuid = o.uuid AND c.dest_host = n.host))) AS "group_members!"
            FROM compute_nodes n
            JOIN services s ON s.id = n.service_id
            LEFT JOIN (SELECT host, sum(vcpus) AS vcpus, sum(memory_mb) AS memory_mb FROM servers
@@ -210,6 +219,8 @@ pub async fn snapshot(
                 forced_down: row.forced_down,
                 up: row.up,
                 silent_for_s: row.silent_for_s,
+                zone: row.zone,
+                group_members: row.group_members,
                 owes_cleanup: row.owes,
             })
         })

@@ -10,6 +10,7 @@
 //! *Adding a change of the schema:* a new file in `migrations/`; one that was applied somewhere is never edited.
 
 pub mod actions;
+pub mod aggregates;
 pub mod audit;
 pub mod claims;
 pub mod debts;
@@ -18,6 +19,7 @@ pub mod findings;
 pub mod hosts;
 pub mod migrations;
 pub mod outbox;
+pub mod server_groups;
 pub mod servers;
 pub mod services;
 

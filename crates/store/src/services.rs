@@ -104,6 +104,22 @@ pub async fn get(conn: &mut PgConnection, uuid: Uuid, down_time: Duration) -> Re
     row.map(Record::read).transpose()
 }
 
+/// The same by Nova's integer id, which counts before 2.53.
+pub async fn get_by_id(conn: &mut PgConnection, id: i64, down_time: Duration) -> Result<Option<Service>, StoreError> {
+    let row = sqlx::query_as!(
+        Record,
+        r#"SELECT id, uuid, binary_name, host, disabled, disabled_reason, forced_down, updated_at,
+                  NOT forced_down AND now() - coalesce(last_seen_up, created_at) <= make_interval(secs => $2) AS "up!"
+           FROM services WHERE id = $1"#,
+        id,
+        crate::seconds(down_time),
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(StoreError::query("services.get_by_id"))?;
+    row.map(Record::read).transpose()
+}
+
 /// Makes the service known and says that it is alive; returns its id.
 pub async fn seen(conn: &mut PgConnection, host: &HostName, binary: &str) -> Result<i64, StoreError> {
     sqlx::query_scalar!(
@@ -166,4 +182,50 @@ pub async fn is_forced_down(conn: &mut PgConnection, host: &HostName) -> Result<
             .await
             .map_err(StoreError::query("services.is_forced_down"))?;
     Ok(forced.unwrap_or(false))
+}
+
+/// What came of deleting a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is gone, and its host with it.
+    Done,
+    /// There is none.
+    Unknown,
+    /// Servers are recorded on its host.
+    HostsServers,
+    /// A migration that has not ended leaves its host, or goes there.
+    Migrating,
+}
+
+/// Forgets a service, and if it is a compute agent's, its host. The host's row is locked first, as a claim does: no migration can
+/// choose the host meanwhile.
+pub async fn delete(conn: &mut PgConnection, id: i64) -> Result<Deletion, StoreError> {
+    let failed = || StoreError::query("services.delete");
+    let service =
+        sqlx::query!("SELECT host FROM services WHERE id = $1 FOR UPDATE", id).fetch_optional(&mut *conn).await.map_err(failed())?;
+    let Some(service) = service else { return Ok(Deletion::Unknown) };
+    let node = sqlx::query!("SELECT host FROM compute_nodes WHERE service_id = $1 FOR UPDATE", id)
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(failed())?;
+    if node.is_some() {
+        let busy = sqlx::query!(
+            r#"SELECT EXISTS (SELECT FROM servers WHERE host = $1 AND deleted_at IS NULL) AS "servers!",
+                      EXISTS (SELECT FROM migrations WHERE status NOT IN ('completed', 'failed', 'cancelled', 'error')
+                              AND $1 IN (source_compute, dest_compute, requested_host)) AS "migrations!""#,
+            service.host
+        )
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(failed())?;
+        if busy.servers {
+            return Ok(Deletion::HostsServers);
+        }
+        if busy.migrations {
+            return Ok(Deletion::Migrating);
+        }
+        sqlx::query!("DELETE FROM compute_nodes WHERE service_id = $1", id).execute(&mut *conn).await.map_err(failed())?;
+    }
+    sqlx::query!("DELETE FROM services WHERE id = $1", id).execute(conn).await.map_err(failed())?;
+    Ok(Deletion::Done)
 }

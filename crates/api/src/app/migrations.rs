@@ -212,7 +212,7 @@ async fn record_wish(
 }
 
 /// A line of the audit trail about this request.
-pub(super) fn entry<'a>(asked: &'a Asked, action: &'a str, target: &'a str, details: Option<&'a str>) -> audit::Entry<'a> {
+pub(crate) fn entry<'a>(asked: &'a Asked, action: &'a str, target: &'a str, details: Option<&'a str>) -> audit::Entry<'a> {
     audit::Entry {
         user_id: Some(&asked.caller.user_id),
         project_id: Some(&asked.caller.project_id),

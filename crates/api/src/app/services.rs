@@ -5,6 +5,7 @@ use std::fmt::Write;
 use drover_common::ids::{HostName, MigrationId};
 use drover_common::rpc::latest::ToConductor;
 use drover_store::migrations::lease;
+use drover_store::services::{Deletion, Service};
 use drover_store::{audit, commit, services};
 
 use super::migrations::entry;
@@ -62,4 +63,17 @@ pub(crate) async fn update(app: &AppState, asked: &Asked, host: &HostName, wish:
     }
     tracing::info!(host = %host, wish = details, "service changed");
     Ok(true)
+}
+
+/// Forgets a service, if nothing depends on it.
+pub(crate) async fn delete(app: &AppState, asked: &Asked, service: &Service) -> Result<Deletion, ApiError> {
+    let mut tx = app.store().begin().await?;
+    let done = services::delete(&mut tx, service.id).await?;
+    if done == Deletion::Done {
+        let target = format!("host {}", service.host);
+        audit::write(&mut tx, entry(asked, "os-services:delete", &target, Some(&service.binary))).await?;
+        commit(tx).await?;
+        tracing::info!(host = %service.host, binary = service.binary, "service deleted");
+    }
+    Ok(done)
 }

@@ -3,3 +3,4 @@
 pub(crate) mod findings;
 pub(crate) mod keep;
 pub(crate) mod migrations;
+pub(crate) mod placement;

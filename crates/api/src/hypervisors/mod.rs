@@ -1,5 +1,6 @@
 //! `/os-hypervisors`: the hosts and what they have.
 
+mod statistics;
 mod view;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use drover_store::servers::{self, Hosted};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub(crate) use self::statistics::statistics;
 use self::view::View;
 use crate::context::Call;
 use crate::error::ApiError;
@@ -70,10 +72,7 @@ async fn list(app: &AppState, call: &Call, rule: Rule, collection: &str, detaile
     let mut conn = app.store().connection().await?;
     let mut found = hosts::hypervisors(&mut conn, app.service_down_time()).await?;
     if let Some(pattern) = pattern {
-        found.retain(|hypervisor| hypervisor.hypervisor_hostname.contains(pattern));
-        if found.is_empty() {
-            return Err(ApiError::NotFound(format!("No hypervisor matching '{pattern}' could be found.")));
-        }
+        keep_matching(&mut found, pattern)?;
     }
     let found = page(found, call, &query, limit)?;
     let full = call.version >= v2(33) && limit > 0 && i64::try_from(found.len()) == Ok(limit);
@@ -87,17 +86,60 @@ async fn list(app: &AppState, call: &Call, rule: Rule, collection: &str, detaile
 pub(crate) async fn show(State(app): State<AppState>, call: Call, Path([wanted]): Path<1>) -> Result<Response, ApiError> {
     let query = SHOW.check_query(call.version, &call.query)?;
     app.policy().enforce_own(Rule::HypervisorsShow, call.caller())?;
-    if call.version >= v2(53) && lookup::uuid(&wanted).is_none() {
+    let found = [find(&app, &call, &wanted).await?];
+    let hosted = hosted(&mut *app.store().connection().await?, &query, &found).await?;
+    Ok(Json(json!({"hypervisor": View::of(&found[0], &call, hosted.as_ref(), true)})).into_response())
+}
+
+/// `GET /os-hypervisors/{pattern}/search`, until the pattern became a parameter of the list.
+pub(crate) async fn search(State(app): State<AppState>, call: Call, Path([pattern]): Path<1>) -> Result<Response, ApiError> {
+    matching(&app, &call, Rule::HypervisorsSearch, &pattern, false).await
+}
+
+/// `GET /os-hypervisors/{pattern}/servers`, likewise.
+pub(crate) async fn servers(State(app): State<AppState>, call: Call, Path([pattern]): Path<1>) -> Result<Response, ApiError> {
+    matching(&app, &call, Rule::HypervisorsServers, &pattern, true).await
+}
+
+async fn matching(app: &AppState, call: &Call, rule: Rule, pattern: &str, servers: bool) -> Result<Response, ApiError> {
+    call.until(v2(52))?;
+    app.policy().enforce_own(rule, call.caller())?;
+    let mut conn = app.store().connection().await?;
+    let mut found = hosts::hypervisors(&mut conn, app.service_down_time()).await?;
+    keep_matching(&mut found, pattern)?;
+    let hosted = if servers { Some(by_host(&mut conn, &found).await?) } else { None };
+    let hypervisors = found.iter().map(|one| View::of(one, call, hosted.as_ref(), false)).collect();
+    Ok(Json(Document { hypervisors, hypervisors_links: None }).into_response())
+}
+
+fn keep_matching(found: &mut Vec<Hypervisor>, pattern: &str) -> Result<(), ApiError> {
+    found.retain(|hypervisor| hypervisor.hypervisor_hostname.contains(pattern));
+    if found.is_empty() {
+        return Err(ApiError::NotFound(format!("No hypervisor matching '{pattern}' could be found.")));
+    }
+    Ok(())
+}
+
+/// `GET /os-hypervisors/{id}/uptime`, until it became a field. libvirt does not tell it.
+pub(crate) async fn uptime(State(app): State<AppState>, call: Call, Path([wanted]): Path<1>) -> Result<Response, ApiError> {
+    call.until(v2(87))?;
+    app.policy().enforce_own(Rule::HypervisorsUptime, call.caller())?;
+    let hypervisor = find(&app, &call, &wanted).await?;
+    let state = &hypervisor.state;
+    if !state.up {
+        return Err(ApiError::bad_request(format!("Compute service of {} is unavailable at this time.", state.host)));
+    }
+    Err(ApiError::NotSupported)
+}
+
+async fn find(app: &AppState, call: &Call, wanted: &str) -> Result<Hypervisor, ApiError> {
+    if call.version >= v2(53) && lookup::uuid(wanted).is_none() {
         return Err(ApiError::bad_request(format!("Invalid uuid {wanted}")));
     }
     let mut conn = app.store().connection().await?;
-    let mut found = hosts::hypervisors(&mut conn, app.service_down_time()).await?;
-    found.retain(|hypervisor| id(hypervisor, &call).eq_ignore_ascii_case(&wanted));
-    let hosted = hosted(&mut conn, &query, &found).await?;
-    let Some(hypervisor) = found.first() else {
-        return Err(ApiError::NotFound(format!("Hypervisor with ID '{wanted}' could not be found.")));
-    };
-    Ok(Json(json!({"hypervisor": View::of(hypervisor, &call, hosted.as_ref(), true)})).into_response())
+    let all = hosts::hypervisors(&mut conn, app.service_down_time()).await?;
+    let unknown = || ApiError::NotFound(format!("Hypervisor with ID '{wanted}' could not be found."));
+    all.into_iter().find(|hypervisor| id(hypervisor, call).eq_ignore_ascii_case(wanted)).ok_or_else(unknown)
 }
 
 fn id(hypervisor: &Hypervisor, call: &Call) -> String {
@@ -127,12 +169,19 @@ async fn hosted(
     if !query.get("with_servers").is_some_and(|text| as_bool(&Value::from(text))) {
         return Ok(None);
     }
+    by_host(conn, hypervisors).await.map(Some)
+}
+
+async fn by_host(
+    conn: &mut drover_store::PgConnection,
+    hypervisors: &[Hypervisor],
+) -> Result<HashMap<String, Vec<Hosted>>, ApiError> {
     let hosts: Vec<String> = hypervisors.iter().map(|hypervisor| hypervisor.state.host.as_str().to_owned()).collect();
     let mut by_host: HashMap<String, Vec<Hosted>> = HashMap::new();
     for server in servers::hosted(conn, &hosts).await? {
         by_host.entry(server.host.clone()).or_default().push(server);
     }
-    Ok(Some(by_host))
+    Ok(by_host)
 }
 
 #[cfg(test)]

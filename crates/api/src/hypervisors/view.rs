@@ -35,6 +35,16 @@ struct Details<'a> {
     hypervisor_version: i32,
     host_ip: &'a str,
     service: ServiceView<'a>,
+    #[serde(flatten)]
+    usage: Option<Usage>,
+    /// Since 2.88, `null` when nobody can tell: libvirt does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uptime: Option<Value>,
+}
+
+/// Until 2.87.
+#[derive(Serialize)]
+struct Usage {
     vcpus: i64,
     memory_mb: i64,
     local_gb: i64,
@@ -94,6 +104,16 @@ impl<'a> Details<'a> {
             hypervisor_version: state.hypervisor_version,
             host_ip: &hypervisor.host_ip,
             service,
+            usage: (call.version < v2(88)).then(|| Usage::of(hypervisor, call)),
+            uptime: (call.version >= v2(88)).then_some(Value::Null),
+        }
+    }
+}
+
+impl Usage {
+    fn of(hypervisor: &Hypervisor, call: &Call) -> Self {
+        let state = &hypervisor.state;
+        Self {
             vcpus: state.vcpus,
             memory_mb: state.memory_mb,
             local_gb: hypervisor.local_gb,

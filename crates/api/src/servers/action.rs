@@ -7,7 +7,7 @@ use drover_common::names;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::live_migrate;
+use super::{live_migrate, lock, reset_state};
 use crate::context::Call;
 use crate::error::ApiError;
 use crate::extract::{Body, Path};
@@ -18,14 +18,23 @@ use crate::state::AppState;
 enum Action {
     /// Move it to another host while it runs.
     LiveMigrate,
+    /// Say what state it is in.
+    ResetState,
+    /// Lock it.
+    Lock,
+    /// Unlock it.
+    Unlock,
 }
-names!("action", Action { LiveMigrate = "os-migrateLive" });
+names!("action", Action { LiveMigrate = "os-migrateLive", ResetState = "os-resetState", Lock = "lock", Unlock = "unlock" });
 
 /// `POST /servers/{id}/action`
 pub(crate) async fn run(State(app): State<AppState>, call: Call, Path([id]): Path<1>, body: Body) -> Result<StatusCode, ApiError> {
     let name = single_key(&body)?;
     match name.parse() {
         Ok(Action::LiveMigrate) => live_migrate::run(&app, &call, &id, &body).await?,
+        Ok(Action::ResetState) => reset_state::run(&app, &call, &id, &body).await?,
+        Ok(Action::Lock) => lock::lock(&app, &call, &id, &body).await?,
+        Ok(Action::Unlock) => lock::unlock(&app, &call, &id).await?,
         Err(_) => return Err(no_such_action(name)),
     }
     Ok(StatusCode::ACCEPTED)

@@ -8,9 +8,10 @@ use drover_store::servers::{Deleted, Filter};
 use super::{lookup, schema};
 use crate::context::Call;
 use crate::error::ApiError;
-use crate::microversion::v2;
+use crate::microversion::{Microversion, v2};
 use crate::policy::Rule;
 use crate::state::AppState;
+use crate::time;
 use crate::validation::Query;
 use crate::validation::python::quoted;
 
@@ -18,38 +19,110 @@ use crate::validation::python::quoted;
 pub(super) fn from_query(app: &AppState, call: &Call, query: &Query, all_tenants: Rule) -> Result<Option<Filter>, ApiError> {
     refuse_what_is_no_filter(query)?;
     let everything = app.policy().allows(Rule::ServersAllFilters, call.caller(), &call.caller().project_id);
-    let for_admins = |name: &str| query.get(name).filter(|_| everything);
-    // From 2.83 on these are for everybody.
-    let for_most = |name: &str| query.get(name).filter(|_| everything || call.version >= v2(83));
-
+    let given = Given { query, everything, version: call.version };
+    let changes = query.changes()?;
     let mut filter = Filter {
         project_id: project(app, call, query, all_tenants)?,
-        name: query.get("name").or_else(|| query.get("display_name")).map(str::to_owned),
-        host: for_admins("host").map(str::to_owned),
+        user_id: given.to_most("user_id"),
+        name: given.to_all("name").or_else(|| given.to_all("display_name")),
+        hostname: given.since(90, "hostname"),
+        flavor: given.to_all("flavor"),
+        host: given.to_admins("host"),
+        zone: given.to_most("availability_zone").map(|zone| (zone, app.default_availability_zone().to_owned())),
+        node: given.to_admins("node"),
+        changes_since: changes.since,
+        changes_before: changes.before,
+        sort: super::sort::from_query(query, everything)?,
         ..Filter::default()
     };
-    let changes = query.changes()?;
-    (filter.changes_since, filter.changes_before) = (changes.since, changes.before);
     // Whoever follows changes must learn of those that are gone, too.
-    filter.deleted = match for_admins("deleted").map(is_true) {
+    filter.deleted = match given.to_admins("deleted").as_deref().map(is_true) {
         Some(true) => Deleted::Yes,
         None if changes.since.is_some() || changes.before.is_some() => Deleted::Both,
         None | Some(false) => Deleted::No,
     };
-    if let Some(text) = for_most("uuid") {
-        let Some(uuid) = lookup::uuid(text) else { return Ok(None) };
-        filter.uuid = Some(uuid.0);
+    let tags = |name: &str| given.to_all(name).map_or_else(Vec::new, |text| text.split(',').map(str::to_owned).collect());
+    (filter.tags, filter.tags_any) = (tags("tags"), tags("tags-any"));
+    (filter.not_tags, filter.not_tags_any) = (tags("not-tags"), tags("not-tags-any"));
+    if let Some(text) = given.to_all("locked") {
+        filter.locked = Some(strict_bool(&text)?);
     }
-    if let Some(text) = for_most("task_state") {
-        let Ok(task_state) = text.parse() else { return Ok(None) };
-        filter.task_state = Some(task_state);
-    }
-    if let Some(text) = for_most("vm_state") {
-        let Ok(vm_state) = text.parse() else { return Ok(None) };
-        filter.vm_states = Some(vec![vm_state]);
+    if asks_for_what_no_server_has(&given) || given.parsed(&mut filter).is_none() {
+        return Ok(None);
     }
     let statuses: Vec<&str> = query.all("status").collect();
     if statuses.is_empty() { Ok(Some(filter)) } else { with_status(call, filter, &statuses, everything) }
+}
+
+/// The parameters, each as far as the caller may use it: others are dropped silently, as in Nova.
+struct Given<'a> {
+    query: &'a Query,
+    /// The caller may use them all.
+    everything: bool,
+    version: Microversion,
+}
+
+impl Given<'_> {
+    fn to_all(&self, name: &str) -> Option<String> {
+        self.query.get(name).map(str::to_owned)
+    }
+
+    fn to_admins(&self, name: &str) -> Option<String> {
+        self.to_all(name).filter(|_| self.everything)
+    }
+
+    /// For everybody from this version on.
+    fn since(&self, minor: u16, name: &str) -> Option<String> {
+        self.to_all(name).filter(|_| self.everything || self.version >= v2(minor))
+    }
+
+    /// Those that 2.83 gave to everybody.
+    fn to_most(&self, name: &str) -> Option<String> {
+        self.since(83, name)
+    }
+
+    /// Filters whose texts must mean something; `None`: one means nothing, and so nothing passes.
+    fn parsed(&self, filter: &mut Filter) -> Option<()> {
+        fn read<T>(text: Option<String>, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+            text.map_or(Some(None), |text| parse(&text).map(Some))
+        }
+        filter.uuid = read(self.to_admins("uuid"), |text| lookup::uuid(text).map(|id| id.0))?;
+        filter.task_state = read(self.to_most("task_state"), |text| text.parse().ok())?;
+        filter.vm_states = read(self.to_most("vm_state"), |text| text.parse().ok().map(|state| vec![state]))?;
+        filter.locked_by = read(self.to_admins("locked_by"), |text| text.parse().ok())?;
+        filter.power_state = read(self.to_most("power_state"), |text| text.parse().ok())?;
+        filter.progress = read(self.to_most("progress"), |text| text.parse().ok())?;
+        filter.created_at = read(self.to_most("created_at"), time::parse)?;
+        filter.launched_at = read(self.to_most("launched_at"), time::parse)?;
+        filter.terminated_at = read(self.to_most("terminated_at"), time::parse)?;
+        Some(())
+    }
+}
+
+/// Filters by what a server that came from a host's libvirt does not have (an image, an address, a key), or has like all others:
+/// only that one value finds anything.
+fn asks_for_what_no_server_has(given: &Given<'_>) -> bool {
+    /// No value is the right one.
+    const NONE: Option<&str> = None;
+    let admins = [
+        ("access_ip_v4", NONE),
+        ("access_ip_v6", NONE),
+        ("description", NONE),
+        ("kernel_id", Some("")),
+        ("launch_index", Some("0")),
+        ("ramdisk_id", Some("")),
+        ("root_device_name", NONE),
+    ];
+    let differs = |value: Option<String>, constant: Option<&str>| value.is_some_and(|value| Some(value.as_str()) != constant);
+    [("image", Some("")), ("ip", NONE), ("reservation_id", Some(""))]
+        .into_iter()
+        .any(|(name, constant)| differs(given.to_all(name), constant))
+        || differs(given.since(5, "ip6"), NONE)
+        || differs(given.to_most("key_name"), NONE)
+        || given.to_most("config_drive").is_some_and(|text| is_true(&text))
+        || given.to_admins("auto_disk_config").is_some_and(|text| is_true(&text))
+        || given.to_admins("soft_deleted").is_some_and(|text| is_true(&text))
+        || admins.into_iter().any(|(name, constant)| differs(given.to_admins(name), constant))
 }
 
 fn refuse_what_is_no_filter(query: &Query) -> Result<(), ApiError> {
@@ -139,10 +212,8 @@ fn with_status(call: &Call, mut filter: Filter, statuses: &[&str], everything: b
 
 /// The refusal of a regular expression that our validator took and PostgreSQL did not.
 pub(super) fn bad_regular_expression(query: &Query) -> ApiError {
-    let (name, value) = match query.get("name") {
-        Some(value) => ("name", value),
-        None => ("display_name", query.get("display_name").unwrap_or_default()),
-    };
+    let given = ["name", "display_name", "hostname", "node"].into_iter().find_map(|name| Some((name, query.get(name)?)));
+    let (name, value) = given.unwrap_or_default();
     ApiError::bad_request(format!("Invalid input for query parameters {name}. Value: {value}. {} is not a 'regex'", quoted(value)))
 }
 

@@ -1,11 +1,17 @@
 //! `/servers`: list, show and act on servers.
 
 pub(crate) mod action;
+mod change;
 mod filter;
 mod live_migrate;
+mod lock;
 pub(crate) mod lookup;
+pub(crate) mod metadata;
+mod reset_state;
 mod schema;
+mod sort;
 pub(crate) mod state;
+pub(crate) mod tags;
 pub(crate) mod view;
 
 use std::collections::HashMap;
@@ -22,6 +28,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use self::view::{Beside, Visible};
+use crate::availability_zones::Zones;
 use crate::context::Call;
 use crate::error::ApiError;
 use crate::extract::Path;
@@ -123,5 +130,10 @@ async fn beside(
     } else {
         HashMap::new()
     };
-    Ok(Beside { faults, services, availability_zone: app.default_availability_zone().to_owned() })
+    let zones = Zones::read(app, conn).await?;
+    let server_groups = match servers {
+        [one] if call.version >= v2(71) => servers::placement(conn, one.uuid).await?.server_group.into_iter().collect(),
+        _ => Vec::new(),
+    };
+    Ok(Beside { faults, services, zones, server_groups })
 }

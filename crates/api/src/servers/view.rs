@@ -13,6 +13,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha224};
 use uuid::Uuid;
 
+use crate::availability_zones::Zones;
 use crate::context::Call;
 use crate::links::{Link, Links};
 use crate::microversion::v2;
@@ -45,7 +46,9 @@ impl Visible {
 pub(super) struct Beside {
     pub(super) faults: HashMap<Uuid, ServerFault>,
     pub(super) services: HashMap<String, Service>,
-    pub(super) availability_zone: String,
+    pub(super) zones: Zones,
+    /// Of one server alone.
+    pub(super) server_groups: Vec<Uuid>,
 }
 
 /// A server in `GET /servers`.
@@ -101,6 +104,9 @@ pub(super) struct Full<'a> {
     hypervisor_hostname: Option<&'a str>,
     #[serde(rename = "OS-EXT-SRV-ATTR:instance_name", skip_serializing_if = "Option::is_none")]
     instance_name: Option<&'a str>,
+    /// For admins; since 2.90 for everybody.
+    #[serde(rename = "OS-EXT-SRV-ATTR:hostname", skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'a str>,
     #[serde(flatten)]
     attributes_since_2_3: Option<AttributesSince2_3>,
     #[serde(rename = "OS-EXT-STS:task_state")]
@@ -120,16 +126,22 @@ pub(super) struct Full<'a> {
     description: Option<Value>,
     /// Since 2.26.
     #[serde(skip_serializing_if = "Option::is_none")]
-    tags: Option<[Nothing; 0]>,
+    tags: Option<&'a [String]>,
     /// Since 2.63; we know of none.
     #[serde(skip_serializing_if = "Option::is_none")]
     trusted_image_certificates: Option<Value>,
     /// Since 2.71, in the answer for one server.
     #[serde(skip_serializing_if = "Option::is_none")]
-    server_groups: Option<[Nothing; 0]>,
-    /// Since 2.73; we know of none.
+    server_groups: Option<&'a [Uuid]>,
+    /// Since 2.73.
     #[serde(skip_serializing_if = "Option::is_none")]
-    locked_reason: Option<Value>,
+    locked_reason: Option<Option<&'a str>>,
+    /// Since 2.96.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pinned_availability_zone: Option<Option<&'a str>>,
+    /// Since 2.100; servers that came from the hosts have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduler_hints: Option<Nothing>,
 }
 
 /// `{}`
@@ -138,8 +150,6 @@ struct Nothing {}
 
 #[derive(Serialize)]
 struct AttributesSince2_3 {
-    #[serde(rename = "OS-EXT-SRV-ATTR:hostname")]
-    hostname: String,
     #[serde(rename = "OS-EXT-SRV-ATTR:kernel_id")]
     kernel_id: &'static str,
     #[serde(rename = "OS-EXT-SRV-ATTR:launch_index")]
@@ -225,7 +235,7 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         disk_config: "MANUAL",
         fault: beside.faults.get(&server.uuid.0).filter(|_| status.has_fault()).map(|fault| FaultView::of(fault, visible)),
         progress: status.has_progress().then_some(server.progress),
-        availability_zone: &beside.availability_zone,
+        availability_zone: beside.zones.of_host(server.host.as_str()),
         config_drive: "",
         key_name: None,
         launched_at: ts(server.launched_at),
@@ -233,8 +243,8 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         host: extended.then_some(server.host.as_str()),
         hypervisor_hostname: extended.then_some(&*server.node),
         instance_name: extended.then_some(&*server.domain_name),
+        hostname: (since(90) || (extended && since(3))).then_some(&*server.hostname),
         attributes_since_2_3: (extended && since(3)).then(|| AttributesSince2_3 {
-            hostname: hostname(&server.display_name, server.uuid),
             kernel_id: "",
             launch_index: 0,
             ramdisk_id: "",
@@ -249,10 +259,12 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         locked: since(9).then_some(server.locked),
         host_status: (since(16) && visible.host_status).then(|| host_status(beside.services.get(server.host.as_str()))),
         description: unknown(19),
-        tags: since(26).then_some([]),
+        tags: since(26).then_some(&*server.tags),
         trusted_image_certificates: unknown(63),
-        server_groups: (alone && since(71)).then_some([]),
-        locked_reason: unknown(73),
+        server_groups: (alone && since(71)).then_some(&*beside.server_groups),
+        pinned_availability_zone: since(96).then_some(server.pinned_availability_zone.as_deref()),
+        scheduler_hints: since(100).then_some(Nothing {}),
+        locked_reason: since(73).then_some(server.locked_reason.as_deref()),
     }
 }
 
@@ -277,16 +289,6 @@ const fn host_status(service: Option<&Service>) -> &'static str {
     }
 }
 
-/// The guest's host name as Nova makes it of the server's name (`nova/utils.py`, `sanitize_hostname`).
-fn hostname(name: &str, id: ServerId) -> String {
-    const LENGTH_MAX: usize = 63;
-    let spaced = name.chars().map(|c| if c == ' ' || c == '_' { '-' } else { c });
-    let kept: String = spaced.filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')).collect();
-    let trimmed = kept.trim_matches(['.', '-']).to_ascii_lowercase();
-    let cut: String = trimmed.chars().take(LENGTH_MAX).collect();
-    if cut.is_empty() { format!("server-{id}") } else { cut.trim_end_matches(['.', '-']).to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,12 +297,5 @@ mod tests {
     fn a_host_id_is_the_sha224_of_project_and_host() {
         // printf 'p1h1' | sha224sum
         assert_eq!(host_id("p1", "h1"), "4316935a297e173bcced0ce7dc859e04a1a7b7a6272bb76ddc10bdca");
-    }
-
-    #[test]
-    fn a_guests_host_name_is_made_of_the_servers_name() {
-        let id = ServerId(Uuid::nil());
-        assert_eq!(hostname("My Server_1.example", id), "my-server-1.example");
-        assert_eq!(hostname("-.ü.-", id), format!("server-{id}"));
     }
 }

@@ -1,5 +1,6 @@
 //! `/os-services`: who is there, and what operators wish of them.
 
+mod delete;
 mod update;
 
 use axum::Json;
@@ -10,8 +11,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
+pub(crate) use delete::delete;
 pub(crate) use update::update;
 
+use crate::availability_zones::Zones;
 use crate::context::Call;
 use crate::error::ApiError;
 use crate::microversion::v2;
@@ -20,9 +23,6 @@ use crate::state::AppState;
 use crate::time::ts;
 use crate::validation::Schemas;
 use crate::validation::types::common;
-
-/// Where services are that run no guests.
-const INTERNAL_ZONE: &str = "internal";
 
 static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let object =
@@ -45,12 +45,12 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn of(service: &'a Service, app: &'a AppState, call: &Call) -> Self {
+    fn of(service: &'a Service, zones: &'a Zones, call: &Call) -> Self {
         Self {
             id: if call.version >= v2(53) { json!(service.uuid) } else { json!(service.id) },
             binary: &service.binary,
             host: service.host.as_str(),
-            zone: if service.binary == services::COMPUTE { app.default_availability_zone() } else { INTERNAL_ZONE },
+            zone: zones.of(service),
             status: if service.disabled { "disabled" } else { "enabled" },
             state: if service.up { "up" } else { "down" },
             updated_at: service.updated_at.map(ts),
@@ -66,7 +66,8 @@ pub(crate) async fn index(State(app): State<AppState>, call: Call) -> Result<Res
     app.policy().enforce_own(Rule::ServicesList, call.caller())?;
     let mut conn = app.store().connection().await?;
     let found = services::list(&mut conn, query.get("host"), query.get("binary"), app.service_down_time()).await?;
-    let views: Vec<View<'_>> = found.iter().map(|service| View::of(service, &app, &call)).collect();
+    let zones = Zones::read(&app, &mut conn).await?;
+    let views: Vec<View<'_>> = found.iter().map(|service| View::of(service, &zones, &call)).collect();
     Ok(Json(json!({"services": views})).into_response())
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::View;
 use crate::app::services::{ServiceWish, update as write};
+use crate::availability_zones::Zones;
 use crate::context::Call;
 use crate::error::ApiError;
 use crate::extract::{Body, Path};
@@ -102,7 +103,8 @@ async fn by_uuid(app: &AppState, call: &Call, id: &str, body: &Value) -> Result<
     check_binary(&service.binary)?;
     write(app, &call.asked, &service.host, &wish_of(body)?).await?;
     let service = found().await?;
-    Ok(Json(json!({"service": View::of(&service, app, call)})).into_response())
+    let zones = Zones::read(app, &mut *app.store().connection().await?).await?;
+    Ok(Json(json!({"service": View::of(&service, &zones, call)})).into_response())
 }
 
 fn wish_of(body: &Value) -> Result<ServiceWish, ApiError> {

@@ -102,9 +102,13 @@ fn reason(error: &ValidationError<'_>, schema: &Value, value: &Python) -> String
         }
         Kind::Enum { .. } => format!("{shown} is not one of {}", keyword().repr()),
         Kind::Pattern { pattern } => format!("{shown} does not match {}", quoted(pattern)),
-        Kind::MinLength { limit: 1 } | Kind::MinItems { limit: 1 } => format!("{shown} should be non-empty"),
+        Kind::MinLength { limit: 1 } | Kind::MinItems { limit: 1 } | Kind::MinProperties { limit: 1 } => {
+            format!("{shown} should be non-empty")
+        }
         Kind::MinLength { .. } | Kind::MinItems { .. } => format!("{shown} is too short"),
         Kind::MaxLength { .. } | Kind::MaxItems { .. } => format!("{shown} is too long"),
+        Kind::MinProperties { .. } => format!("{shown} does not have enough properties"),
+        Kind::MaxProperties { .. } => format!("{shown} has too many properties"),
         Kind::Format { format } => format!("{shown} is not a {}", quoted(format)),
         Kind::Minimum { limit } => format!("{shown} is less than the minimum of {limit}"),
         Kind::Maximum { limit } => format!("{shown} is greater than the maximum of {limit}"),

@@ -36,6 +36,11 @@ pub(crate) fn text() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 255})
 }
 
+/// A name: 1 to 255 printable characters, no white space at its ends.
+pub(crate) fn name() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^(?!\\s)[^\\x00-\\x1f\\x7f-\\x9f]*(?<!\\s)$"})
+}
+
 /// A number in a query.
 pub(crate) fn non_negative_integer() -> Value {
     json!({"type": "string", "pattern": "^[0-9]*$"})

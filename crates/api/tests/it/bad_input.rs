@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use crate::fixture::{Cloud, server_id};
 
-const VERSIONS: [&str; 6] = ["2.1", "2.25", "2.30", "2.53", "2.68", "2.84"];
+const VERSIONS: [&str; 6] = ["2.1", "2.25", "2.30", "2.53", "2.68", "2.100"];
 
 /// Bodies that no endpoint can make anything of.
 fn bodies() -> Vec<Vec<u8>> {
@@ -59,6 +59,21 @@ fn bodies() -> Vec<Vec<u8>> {
     ];
     for value in &values {
         bodies.push(json!({"os-migrateLive": value}).to_string().into());
+        for key in ["name", "availability_zone", "policies", "policy", "rules", "x"] {
+            let mut group = json!({"name": " ", "policy": "affinity", "policies": ["affinity"]});
+            group[key] = value.clone();
+            bodies.push(json!({"aggregate": group}).to_string().into());
+            bodies.push(json!({"server_group": group}).to_string().into());
+        }
+        bodies.push(json!({"metadata": {"k": value}, "x": 1}).to_string().into());
+        bodies.push(json!({"meta": {"x": value}}).to_string().into());
+        bodies.push(json!({"tags": [value], "x": 1}).to_string().into());
+        bodies.push(json!({"add_host": {"host": value}}).to_string().into());
+        bodies.push(json!({"remove_host": {"host": value}}).to_string().into());
+        bodies.push(json!({"set_metadata": {"metadata": {"k": value}}}).to_string().into());
+        bodies.push(json!({"os-resetState": value}).to_string().into());
+        bodies.push(json!({"os-resetState": {"state": value}}).to_string().into());
+        bodies.push(json!({"lock": {"locked_reason": value, "x": value}, "y": 1}).to_string().into());
         for key in ["host", "block_migration", "disk_over_commit", "force", "x\u{0}", "%"] {
             for mut arguments in [
                 json!({"host": "nope", "block_migration": false, "disk_over_commit": false}),
@@ -91,6 +106,14 @@ async fn bad_bodies_are_refused_and_change_nothing(pool: PgPool) {
         (Method::POST, format!("/v2/servers/{server}/action")),
         (Method::POST, format!("/v2.1/servers/{server}/migrations/1/action")),
         (Method::PUT, "/v2.1/os-services/disable".to_owned()),
+        (Method::POST, "/v2.1/os-aggregates".to_owned()),
+        (Method::POST, format!("/v2.1/servers/{server}/metadata")),
+        (Method::PUT, format!("/v2.1/servers/{server}/metadata/k")),
+        (Method::PUT, format!("/v2.1/servers/{server}/tags")),
+        (Method::PUT, format!("/v2.1/servers/{server}/tags/a,b")),
+        (Method::PUT, "/v2.1/os-aggregates/1".to_owned()),
+        (Method::POST, "/v2.1/os-aggregates/1/action".to_owned()),
+        (Method::POST, "/v2.1/os-server-groups".to_owned()),
         (Method::PUT, "/v2.1/os-services/00000000-0000-0000-0000-000000000001".to_owned()),
     ];
     for body in bodies() {
@@ -145,6 +168,15 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
         "os-services",
         "os-hypervisors",
         "os-hypervisors/detail",
+        "os-hypervisors/statistics",
+        "limits",
+        "extensions",
+        "servers/00000000-0000-0000-0000-000000000001/metadata",
+        "servers/00000000-0000-0000-0000-000000000001/tags",
+        "os-aggregates",
+        "os-availability-zone",
+        "os-availability-zone/detail",
+        "os-server-groups",
         "flavors",
         "flavors/detail",
         "servers/00000000-0000-0000-0000-000000000001/os-instance-actions",
@@ -178,9 +210,24 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
         "%00",
         "_",
         "metadata",
+        "tags",
+        "not-tags-any",
+        "sort_key",
+        "offset",
+        "all_projects",
+        "availability_zone",
+        "sort_dir",
+        "node",
+        "hostname",
+        "power_state",
+        "progress",
+        "created_at",
+        "terminated_at",
+        "locked",
+        "ip",
         "%25",
     ];
-    for version in ["2.1", "2.66", "2.84"] {
+    for version in ["2.1", "2.66", "2.100"] {
         for text in texts {
             for collection in collections {
                 check(&cloud, version, &format!("/v2.1/{collection}/{text}")).await;
@@ -191,6 +238,9 @@ async fn bad_paths_and_queries_never_break_anything(pool: PgPool) {
             check(&cloud, version, &format!("/v2.1/{text}")).await;
             check(&cloud, version, &format!("/drover/v1/migrations/{text}")).await;
             check(&cloud, version, &format!("/v2.1/servers/{text}/migrations/{text}")).await;
+            for what in ["search", "servers", "uptime"] {
+                check(&cloud, version, &format!("/v2.1/os-hypervisors/{text}/{what}")).await;
+            }
         }
     }
     assert_eq!(cloud.record().await, before);

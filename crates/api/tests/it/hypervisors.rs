@@ -11,7 +11,7 @@ use crate::fixture::golden;
 async fn every_version_has_its_fields(pool: PgPool) {
     let cloud = Cloud::with_a_server(pool).await;
     let mut shown = json!({});
-    for version in ["2.1", "2.28", "2.33", "2.53", "2.84"] {
+    for version in ["2.1", "2.28", "2.33", "2.53", "2.84", "2.87", "2.88", "2.100"] {
         let list = cloud.get(version, "/v2.1/os-hypervisors").await.json();
         let detail = cloud.get(version, "/v2.1/os-hypervisors/detail").await.json();
         let id = detail["hypervisors"][0]["id"].clone();
@@ -84,5 +84,39 @@ async fn pages_begin_with_2_33(pool: PgPool) {
         let next = first["hypervisors_links"][0]["href"].as_str().unwrap();
         let second = list(version, format!("?{}", next.split_once('?').unwrap().1)).await;
         assert_eq!(second["hypervisors"][0]["hypervisor_hostname"], "h2.example");
+    }
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn search_and_servers_until_2_52_and_statistics(pool: PgPool) {
+    let cloud = Cloud::with_a_server(pool).await;
+    let mut shown = json!({});
+    for (version, path) in [
+        ("2.1", "h1/search"),
+        ("2.52", "h/search"),
+        ("2.1", "nope/search"),
+        ("2.53", "h1/search"),
+        ("2.1", "h/servers"),
+        ("2.52", "h1.example/servers"),
+        ("2.52", "nope/servers"),
+        ("2.53", "h1/servers"),
+        ("2.1", "statistics"),
+        ("2.87", "statistics"),
+        ("2.88", "statistics"),
+        ("2.88", "00000000-0000-0000-0000-00000000aa01/uptime"),
+        ("2.87", "00000000-0000-0000-0000-00000000aa01/uptime"),
+        ("2.1", "1/uptime"),
+        ("2.1", "99/uptime"),
+        ("2.53", "1/uptime"),
+    ] {
+        let answer = cloud.get(version, &format!("/v2.1/os-hypervisors/{path}")).await;
+        shown[format!("{version} {path}")] = if answer.status == 200 { answer.json() } else { json!(answer.refusal()) };
+    }
+    golden("hypervisors_by_pattern", &shown);
+    for path in ["h/search", "h/servers", "statistics", "1/uptime"] {
+        let member = cloud.ask_as("alice:p1", Method::GET, "2.1", &format!("/v2.1/os-hypervisors/{path}"), None).await;
+        let rule = path.rsplit('/').next().unwrap();
+        member
+            .assert_refusal(&format!("403 forbidden: Policy doesn't allow os_compute_api:os-hypervisors:{rule} to be performed."));
     }
 }

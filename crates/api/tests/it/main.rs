@@ -2,6 +2,7 @@
 //!
 //! Goldens are in `snapshots/`: one file a resource, with its answer at every microversion in which something changes.
 
+mod aggregates;
 mod bad_input;
 mod discovery;
 mod envelopes;
@@ -10,12 +11,16 @@ mod fixture;
 mod flavors;
 mod hypervisors;
 mod instance_actions;
+mod labels;
 mod latency;
 mod live_migrate;
 mod live_migrate_legacy;
+mod locks;
 mod migrations;
+mod openapi;
 mod prechecks;
 mod races;
+mod server_groups;
 mod server_migrations;
 mod servers;
 mod services;

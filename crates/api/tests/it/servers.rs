@@ -11,7 +11,8 @@ use sqlx::PgPool;
 use crate::fixture::{Cloud, golden, host_name, server_id};
 
 /// Where something of a server changes.
-const VERSIONS: [&str; 11] = ["2.1", "2.3", "2.9", "2.16", "2.19", "2.26", "2.47", "2.63", "2.71", "2.73", "2.84"];
+const VERSIONS: [&str; 15] =
+    ["2.1", "2.3", "2.9", "2.16", "2.19", "2.26", "2.47", "2.63", "2.71", "2.73", "2.84", "2.89", "2.90", "2.96", "2.100"];
 
 #[sqlx::test(migrator = "drover_store::MIGRATOR")]
 async fn every_version_has_its_fields(pool: PgPool) {
@@ -37,6 +38,8 @@ async fn owners_see_their_servers_and_not_their_hosts(pool: PgPool) {
     let own = cloud.ask_as("alice:p1", Method::GET, "2.84", "/v2.1/servers/detail", None).await.json();
     assert_eq!(own["servers"].as_array().unwrap().len(), 1);
     golden("server_for_its_owner", &own["servers"][0]);
+    let own = cloud.ask_as("alice:p1", Method::GET, "2.90", "/v2.1/servers/detail?hostname=^vm1$", None).await.json();
+    assert_eq!(own["servers"][0]["OS-EXT-SRV-ATTR:hostname"], "vm1");
     let foreign = cloud.ask_as("alice:p1", Method::GET, "2.84", &format!("/v2.1/servers/{}", server_id(2)), None).await;
     foreign.assert_refusal(&format!("404 itemNotFound: Instance {} could not be found.", server_id(2)));
     let all = cloud.ask_as("alice:p1", Method::GET, "2.84", "/v2.1/servers?all_tenants=1", None).await;
@@ -141,6 +144,32 @@ async fn filters_find_what_they_say(pool: PgPool) {
         ("2.66", "all_tenants=1&changes-before=2001-01-01"),
         ("2.66", "all_tenants=1&changes-since=2002-01-01&changes-before=2001-01-01"),
         ("2.1", "all_tenants=1&metadata=x"),
+        ("2.1", "all_tenants=1&user_id=alice&flavor=m1.small&config_drive=False&soft_deleted=0&launch_index=0"),
+        ("2.1", "all_tenants=1&user_id=bob"),
+        ("2.1", "all_tenants=1&flavor=2"),
+        ("2.1", "all_tenants=1&node=^h2.ex"),
+        ("2.1", "all_tenants=1&node=nope"),
+        ("2.1", "all_tenants=1&node=["),
+        ("2.1", "all_tenants=1&hostname=vm[34]"),
+        ("2.1", "all_tenants=1&power_state=3"),
+        ("2.1", "all_tenants=1&power_state=paused"),
+        ("2.1", "all_tenants=1&progress=0"),
+        ("2.1", "all_tenants=1&progress=12345678901"),
+        ("2.1", "all_tenants=1&created_at=2001-01-01T00:00:00Z"),
+        ("2.1", "all_tenants=1&launched_at=x"),
+        ("2.1", "all_tenants=1&terminated_at=2001-01-01T00:00:00Z"),
+        ("2.1", "all_tenants=1&image=70a599e0-31e7-49b7-b260-868f441e862b"),
+        ("2.1", "all_tenants=1&image="),
+        ("2.1", "all_tenants=1&ip=192.0.2"),
+        ("2.1", "all_tenants=1&ip6=2001"),
+        ("2.1", "all_tenants=1&key_name=k"),
+        ("2.1", "all_tenants=1&description=x"),
+        ("2.1", "all_tenants=1&reservation_id=r-1"),
+        ("2.1", "all_tenants=1&kernel_id=x"),
+        ("2.72", "all_tenants=1&locked=True"),
+        ("2.73", "all_tenants=1&locked=True"),
+        ("2.73", "all_tenants=1&locked=false"),
+        ("2.73", "all_tenants=1&locked=perhaps"),
         ("2.1", "all_tenants=1&_x=y"),
         ("2.74", "all_tenants=1&unknown=x"),
         ("2.75", "all_tenants=1&unknown=x"),
@@ -211,4 +240,45 @@ async fn a_migrating_server_shows_where_it_still_is(pool: PgPool) {
         (&server["server"]["status"], &server["server"]["OS-EXT-STS:task_state"], &server["server"]["OS-EXT-SRV-ATTR:host"]),
         (&json!("MIGRATING"), &json!("migrating"), &json!("h1"))
     );
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn the_order_is_the_callers(pool: PgPool) {
+    let cloud = Cloud::new(pool);
+    for (n, host) in [(1, "h2"), (2, "h1"), (3, "h2"), (4, "h1")] {
+        cloud.server_of(n, host, "admin", VmState::Active).await;
+    }
+    let mut table = json!({});
+    for (version, query) in [
+        ("2.1", ""),
+        ("2.1", "sort_dir=asc"),
+        ("2.1", "sort_key=display_name"),
+        ("2.1", "sort_key=display_name&sort_dir=asc"),
+        ("2.1", "sort_key=host&sort_dir=asc"),
+        ("2.1", "sort_key=host&sort_dir=asc&sort_key=display_name&sort_dir=desc"),
+        ("2.1", "sort_key=host&sort_key=display_name&sort_dir=desc&sort_dir=asc&limit=3"),
+        ("2.1", "sort_key=key_name&sort_dir=asc"),
+        ("2.1", "sort_key=host&sort_dir=asc&sort_dir=asc"),
+        ("2.1", "sort_key=host&sort_dir=up"),
+        ("2.74", "sort_key=vcpus&sort_dir=asc"),
+        ("2.75", "sort_key=vcpus&sort_dir=asc"),
+        ("2.72", "sort_key=locked"),
+        ("2.73", "sort_key=locked&sort_dir=asc"),
+    ] {
+        table[format!("{version} {query}")] = names(&cloud, version, query).await;
+    }
+    golden("server_order", &table);
+    for key in ["host", "node"] {
+        let refused = cloud.ask_as("alice:p1", Method::GET, "2.1", &format!("/v2.1/servers?sort_key={key}"), None).await;
+        refused.assert_refusal(&format!("403 forbidden: Only administrators can sort servers by {key}"));
+    }
+    let mut path = "/v2.1/servers?limit=3&sort_key=host&sort_dir=asc&sort_key=display_name&sort_dir=desc".to_owned();
+    let mut pages = Vec::new();
+    loop {
+        let page = cloud.get("2.1", &path).await.json();
+        pages.push(page["servers"].as_array().unwrap().iter().map(|s| s["name"].clone()).collect::<Value>());
+        let Some(next) = page["servers_links"][0]["href"].as_str() else { break };
+        path = next.trim_start_matches("http://api:8774").to_owned();
+    }
+    assert_eq!(json!(pages), json!([["vm4", "vm2", "vm3"], ["vm1"]]), "repeated parameters survive in the link");
 }

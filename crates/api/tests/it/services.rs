@@ -115,3 +115,31 @@ async fn forcing_a_host_down_wakes_the_migrations_that_wait_for_it(pool: PgPool)
     assert_eq!(put(&cloud, "2.53", &h2, json!({"forced_down": true})).await.status, 200);
     assert_eq!(to_conductor(&inbox.recv().await.unwrap()), ToConductor::Wake { migration: id });
 }
+
+async fn delete(cloud: &Cloud, version: &str, id: &str) -> Answer {
+    cloud.ask(Method::DELETE, version, &format!("/v2.1/os-services/{id}"), None).await
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn a_service_is_deleted_when_nothing_depends_on_it(pool: PgPool) {
+    let cloud = two(pool).await;
+    let (h1, h2) = (uuid_of(&cloud, "h1").await, uuid_of(&cloud, "h2").await);
+    let hosting = "409 conflictingRequest: Unable to delete compute service that is hosting instances. Migrate or delete the instances first.";
+    delete(&cloud, "2.53", &h1).await.assert_refusal(hosting);
+    cloud.live_migrate(server_id(1), Some("h2")).await.assert_empty(202);
+    let migrating = "409 conflictingRequest: Unable to delete compute service that has in-progress migrations. Wait for those of host h2, or abort them.";
+    delete(&cloud, "2.53", &h2).await.assert_refusal(migrating);
+    let id = cloud.open_migration(server_id(1)).await.id;
+    cloud.advance(id, Event::Refused, |_| {}).await;
+    let member = cloud.ask_as("alice:p1", Method::DELETE, "2.53", &format!("/v2.1/os-services/{h2}"), None).await;
+    member.assert_refusal("403 forbidden: Policy doesn't allow os_compute_api:os-services:delete to be performed.");
+    delete(&cloud, "2.53", &h2).await.assert_empty(204);
+    delete(&cloud, "2.53", &h2).await.assert_refusal(&format!("404 itemNotFound: Service {h2} could not be found."));
+    assert_eq!(cloud.get("2.1", "/v2.1/os-hypervisors").await.json()["hypervisors"].as_array().unwrap().len(), 1);
+    delete(&cloud, "2.53", "5").await.assert_refusal("400 badRequest: Invalid uuid 5");
+    delete(&cloud, "2.1", "x").await.assert_refusal("400 badRequest: Invalid input received: id must be an integer");
+    delete(&cloud, "2.1", "99").await.assert_refusal("404 itemNotFound: Service 99 could not be found.");
+    let conductor = cloud.get("2.1", "/v2.1/os-services?host=control").await.json()["services"][0]["id"].clone();
+    delete(&cloud, "2.1", &conductor.to_string()).await.assert_empty(204);
+    assert_eq!(cloud.get("2.1", "/v2.1/os-services").await.json()["services"].as_array().unwrap().len(), 1);
+}

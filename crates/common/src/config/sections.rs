@@ -147,6 +147,8 @@ pub struct SchedulerSection {
     pub ram_weight_multiplier: f64,
     pub cpu_weight_multiplier: f64,
     pub io_ops_weight_multiplier: f64,
+    pub soft_affinity_weight_multiplier: f64,
+    pub soft_anti_affinity_weight_multiplier: f64,
 }
 
 /// `[oslo_messaging_notifications]`

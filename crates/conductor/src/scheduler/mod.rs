@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use drover_common::config::ConfigError;
 use drover_common::fault::Fault;
 use drover_common::ids::{HostName, ServerId};
+use drover_common::server_group::GroupRule;
 use drover_store::hosts::HostState;
 use drover_store::migrations::Refusal;
 
@@ -32,6 +33,19 @@ pub struct Spec {
     pub vcpus: i64,
     /// Its size.
     pub memory_mb: i64,
+    /// The availability zone that it must stay in.
+    pub availability_zone: Option<PinnedZone>,
+    /// The server group that it is in.
+    pub group: Option<GroupRule>,
+}
+
+/// A zone that a server must stay in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedZone {
+    /// Its name.
+    pub name: String,
+    /// That of hosts which no aggregate puts into one (`default_availability_zone`).
+    pub default: String,
 }
 
 /// How far hosts may be promised, and which differences are overlooked.
@@ -85,7 +99,7 @@ impl Scheduler {
                 Some(fault) => refused.push(Refusal { host: host.host.clone(), fault }),
             }
         }
-        let weighed = weighers::weigh(&passed, &self.weights, &self.allowance);
+        let weighed = weighers::weigh(&passed, spec, &self.weights, &self.allowance);
         let mut order: Vec<_> = passed.into_iter().zip(weighed).collect();
         order.sort_by(|(a, weight_a), (b, weight_b)| Reverse(weight_a).cmp(&Reverse(weight_b)).then_with(|| a.host.cmp(&b.host)));
         (order.into_iter().map(|(host, _)| host).collect(), refused)
@@ -111,6 +125,8 @@ pub(crate) mod tests {
             forced_down: false,
             up: true,
             silent_for_s: 3,
+            zone: None,
+            group_members: 0,
             owes_cleanup: false,
         }
     }
@@ -123,8 +139,12 @@ pub(crate) mod tests {
             hypervisor_version: 10_000_002,
             vcpus: 2,
             memory_mb: 4096,
+            availability_zone: None,
+            group: None,
         }
     }
+
+    pub(crate) const WEIGHTS: Weights = Weights { ram: 1.0, cpu: 1.0, io_ops: -1.0, soft_affinity: 1.0, soft_anti_affinity: 1.0 };
 
     pub(crate) const ALLOWANCE: Allowance = Allowance {
         ram_allocation_ratio: 1.0,
@@ -135,8 +155,7 @@ pub(crate) mod tests {
 
     fn scheduler() -> Scheduler {
         let all: Vec<String> = filters::ALL.iter().map(|f| f.name().to_owned()).collect();
-        let weights = Weights { ram: 1.0, cpu: 1.0, io_ops: -1.0 };
-        Scheduler::new(&all, weights, ALLOWANCE).unwrap()
+        Scheduler::new(&all, WEIGHTS, ALLOWANCE).unwrap()
     }
 
     #[test]
@@ -166,8 +185,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_unknown_filter_is_refused_with_the_known_ones() {
-        let weights = Weights { ram: 1.0, cpu: 1.0, io_ops: -1.0 };
-        let Err(error) = Scheduler::new(&["RamFiler".to_owned()], weights, ALLOWANCE) else { panic!("taken") };
+        let Err(error) = Scheduler::new(&["RamFiler".to_owned()], WEIGHTS, ALLOWANCE) else { panic!("taken") };
         assert!(error.to_string().contains("RamFiler") && error.to_string().contains("RamFilter"), "{error}");
     }
 }

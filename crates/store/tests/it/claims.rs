@@ -1,7 +1,11 @@
 use drover_common::ids::{HostName, MigrationId, ServerId};
 use drover_common::migration::Event;
+use drover_common::server_group::GroupPolicy;
 use drover_store::claims::{self, Claim, Claimed, Limits};
+use drover_store::hosts;
 use drover_store::migrations::{advance, lease};
+use drover_store::server_groups::{self, NewServerGroup};
+use drover_store::servers::{self, Placement};
 use futures::future::join_all;
 use sqlx::PgPool;
 
@@ -95,4 +99,44 @@ async fn as_many_leave_the_queue_as_there_are_free_slots_and_in_their_order(pool
     assert_eq!(lease::may_leave_queue(&mut conn, &limits).await.unwrap(), queued[..1]);
     assert!(lease::may_leave_queue(&mut conn, &Limits { fleet: 1, ..limits }).await.unwrap().is_empty());
     assert_eq!(lease::may_leave_queue(&mut conn, &FREE).await.unwrap(), queued);
+}
+
+/// Of members that move to one host at once, only so many get it as the policy allows: the filters saw none of them there.
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn racing_members_of_a_group_never_break_its_policy(pool: PgPool) {
+    for name in ["h1", "h2"] {
+        add_host(&mut pool.acquire().await.unwrap(), name).await;
+    }
+    for most in [1, 3] {
+        let mut conn = pool.acquire().await.unwrap();
+        let new = NewServerGroup {
+            name: "apart",
+            project_id: "project",
+            user_id: "user",
+            policy: GroupPolicy::AntiAffinity,
+            max_server_per_host: Some(most),
+        };
+        let placement =
+            Placement { server_group: Some(server_groups::insert(&mut conn, &new).await.unwrap()), ..Placement::default() };
+        let mut rows = Vec::new();
+        for _ in 0..6 {
+            let row = migration(&mut conn).await;
+            assert!(servers::place(&mut conn, row.server, &placement).await.unwrap());
+            rows.push(row);
+        }
+        drop(conn);
+        let (h1, h2) = (host("h1"), host("h2"));
+        let claimed = join_all(rows.iter().map(|row| claim(&pool, row.id, row.server, (&h1, &h2), FREE))).await;
+        let refused = claimed.iter().filter(|claimed| matches!(claimed, Claimed::GroupPolicy(_))).count();
+        assert_eq!(refused, 6 - usize::try_from(most).unwrap(), "{claimed:?}");
+        // The scheduler's snapshot sees those on their way, too.
+        let mut conn = pool.acquire().await.unwrap();
+        let late = rows.iter().zip(&claimed).find(|(_, claimed)| **claimed != Claimed::Yes).unwrap().0;
+        let hosts = hosts::snapshot(&mut conn, None, Some(late.server), std::time::Duration::from_mins(1)).await.unwrap();
+        let members: Vec<i64> = hosts.iter().map(|host| host.group_members).collect();
+        assert_eq!(members, [5, most.into()]);
+        for row in rows {
+            claims::release(&mut conn, row.id).await.unwrap();
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod claims;
 mod fixture;
 mod hosts;
 mod leases;
+mod listing;
 mod migrations;
 mod outbox;
 mod servers;

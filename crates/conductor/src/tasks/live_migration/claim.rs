@@ -52,6 +52,7 @@ impl Conductor {
             Claimed::Yes => {}
             Claimed::NoSlot(why) => return Ok(ClaimOutcome::NoSlot(why)),
             Claimed::NoHost => return Ok(ClaimOutcome::Refused(Fault::compute_host_not_found(&destination.host))),
+            Claimed::GroupPolicy(why) => return Ok(ClaimOutcome::Refused(Fault::precheck(why))),
             Claimed::NoRoom { memory_mb, vcpus } => {
                 let fault = if memory_mb < flavor.memory_mb.into() {
                     Fault::lack_of_memory(row.server, &destination.host, memory_mb, flavor.memory_mb.into())

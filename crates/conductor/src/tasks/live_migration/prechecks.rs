@@ -15,14 +15,14 @@ use drover_store::actions::names;
 use drover_store::hosts::HostState;
 use drover_store::migrations::{Migration, Refusal};
 use drover_store::servers::Server;
-use drover_store::{StoreError, hosts, servers};
+use drover_store::{StoreError, hosts, server_groups, servers};
 use tracing::info;
 
 use super::closing::Outcome;
 use super::start::wait_for_broker;
 use crate::Conductor;
 use crate::drive::Step;
-use crate::scheduler::Spec;
+use crate::scheduler::{PinnedZone, Spec};
 
 /// What came of the checks.
 pub(crate) enum Checked {
@@ -99,11 +99,18 @@ impl Conductor {
             let server = servers::get(&mut conn, row.server).await?;
             let only = [row.source.as_str().to_owned()];
             let source = hosts::snapshot(&mut conn, Some(&only), Some(row.server), self.settings.service_down_time).await?.pop();
-            Ok::<_, StoreError>((server, source))
+            let group = server_groups::rule_of(&mut conn, row.server).await?;
+            Ok::<_, StoreError>((server, source, group))
         };
         let (description, books) = tokio::join!(ask_source, read_books);
-        let (server, source) = books?;
-        Ok(assemble(row, server, source, description))
+        let (server, source, group) = books?;
+        Ok(assemble(row, server, source, description).map(|mut guest| {
+            let default = &self.settings.default_availability_zone;
+            let pinned = guest.server.pinned_availability_zone.clone();
+            guest.spec.availability_zone = pinned.map(|name| PinnedZone { name, default: default.clone() });
+            guest.spec.group = group;
+            guest
+        }))
     }
 }
 
@@ -136,6 +143,8 @@ fn assemble(
         hypervisor_version: source.hypervisor_version,
         vcpus: server.flavor.vcpus.into(),
         memory_mb: server.flavor.memory_mb.into(),
+        availability_zone: None,
+        group: None,
     };
     Ok(Guest { server, source, description, spec })
 }

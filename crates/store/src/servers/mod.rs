@@ -3,6 +3,11 @@
 //! Two writers, and each has its columns. Migrations write `task_state`, `progress` and, at their end, `host` and `power_state`;
 //! reports of hosts write what the domain is (name, size, power state) while no migration is open. `vm_state` follows the guest.
 
+mod labels;
+mod list;
+mod lock;
+mod placement;
+
 use chrono::{DateTime, Utc};
 use drover_common::ids::{HostName, Incarnation, ServerId};
 use drover_common::rpc::latest::DomainReport;
@@ -11,6 +16,11 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::{BadValue, StoreError};
+
+pub use labels::{set_metadata, set_tags};
+pub use list::{Deleted, Direction, Filter, SortKey, list};
+pub use lock::{LockedBy, lock, unlock};
+pub use placement::{Placement, place, placement};
 
 /// A row of `servers`.
 #[derive(Debug, Clone)]
@@ -45,6 +55,10 @@ pub struct Server {
     pub persistent: bool,
     /// Locked against everybody but admins.
     pub locked: bool,
+    /// By whom.
+    pub locked_by: Option<LockedBy>,
+    /// Why.
+    pub locked_reason: Option<String>,
     /// The owner's key-value pairs.
     pub metadata: serde_json::Value,
     /// The report that last wrote here.
@@ -57,8 +71,15 @@ pub struct Server {
     pub updated_at: DateTime<Utc>,
     /// When its domain was gone.
     pub deleted_at: Option<DateTime<Utc>>,
+    /// The guest's host name as Nova makes it of the server's name.
+    pub hostname: String,
+    /// The owner's tags.
+    pub tags: Vec<String>,
+    /// The availability zone that it must stay in.
+    pub pinned_availability_zone: Option<String>,
 }
 
+#[derive(sqlx::FromRow)]
 struct Record {
     uuid: Uuid,
     id: i64,
@@ -87,6 +108,13 @@ struct Record {
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     deleted_at: Option<DateTime<Utc>>,
+    hostname: String,
+    pinned_availability_zone: Option<String>,
+    #[expect(dead_code, reason = "read through `placement` and `server_groups`")]
+    server_group_id: Option<i64>,
+    tags: Vec<String>,
+    locked_by: Option<String>,
+    locked_reason: Option<String>,
 }
 
 impl Record {
@@ -119,12 +147,17 @@ impl Record {
             },
             persistent: self.persistent,
             locked: self.locked,
+            locked_by: self.locked_by.map(|text| text.parse()).transpose()?,
+            locked_reason: self.locked_reason,
             metadata: self.metadata,
             observed: (Incarnation(self.observed_incarnation), self.observed_sequence),
             launched_at: self.launched_at,
             created_at: self.created_at,
             updated_at: self.updated_at,
             deleted_at: self.deleted_at,
+            hostname: self.hostname,
+            tags: self.tags,
+            pinned_availability_zone: self.pinned_availability_zone,
         })
     }
 }
@@ -147,109 +180,31 @@ pub async fn lock_all(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Serve
     rows.into_iter().map(Record::read).collect()
 }
 
-/// What a listing asks for.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only this project's.
-    pub project_id: Option<String>,
-    /// Only on this host.
-    pub host: Option<String>,
-    /// Unanchored regular expression on the name (PostgreSQL's).
-    pub name: Option<String>,
-    /// Only these `vm_state`s.
-    pub vm_states: Option<Vec<VmState>>,
-    /// Only with this `task_state`.
-    pub task_state: Option<TaskState>,
-    /// Only this server.
-    pub uuid: Option<Uuid>,
-    /// Whether deleted servers are meant too, or only they.
-    pub deleted: Deleted,
-    /// Changed at this time or after it.
-    pub changes_since: Option<DateTime<Utc>>,
-    /// Changed at this time or before it.
-    pub changes_before: Option<DateTime<Utc>>,
-    /// After this server in the order of the listing.
-    pub marker: Option<Uuid>,
-    /// At most so many.
-    pub limit: i64,
+/// What a project has.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Servers.
+    pub instances: i64,
+    /// Their CPUs.
+    pub vcpus: i64,
+    /// Their memory, MiB.
+    pub memory_mb: i64,
+    /// Server groups.
+    pub server_groups: i64,
 }
 
-/// Whether a listing has deleted servers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Deleted {
-    /// Only those that are not.
-    #[default]
-    No,
-    /// Only them.
-    Yes,
-    /// All.
-    Both,
-}
-
-/// Servers, newest first.
-pub async fn list(conn: &mut PgConnection, filter: &Filter) -> Result<Vec<Server>, StoreError> {
-    let vm_states: Option<Vec<String>> = filter.vm_states.as_ref().map(|states| states.iter().map(ToString::to_string).collect());
-    // Two statements, because the usual one must show PostgreSQL the condition of the partial indexes.
-    let rows = if filter.deleted == Deleted::No {
-        sqlx::query_as!(
-            Record,
-            "SELECT * FROM servers s
-             WHERE deleted_at IS NULL
-               AND ($1::text IS NULL OR project_id = $1)
-               AND ($2::text IS NULL OR host = $2)
-               AND ($3::text IS NULL OR display_name ~ $3)
-               AND ($4::text[] IS NULL OR vm_state = ANY ($4))
-               AND ($5::text IS NULL OR task_state = $5)
-               AND ($6::uuid IS NULL OR uuid = $6)
-               AND ($7::timestamptz IS NULL OR updated_at >= $7)
-               AND ($8::timestamptz IS NULL OR updated_at <= $8)
-               AND ($9::uuid IS NULL OR (created_at, id) < (SELECT m.created_at, m.id FROM servers m WHERE m.uuid = $9))
-             ORDER BY created_at DESC, id DESC LIMIT $10",
-            filter.project_id,
-            filter.host,
-            filter.name,
-            vm_states.as_deref(),
-            filter.task_state.map(TaskState::as_str),
-            filter.uuid,
-            filter.changes_since,
-            filter.changes_before,
-            filter.marker,
-            filter.limit,
-        )
-        .fetch_all(conn)
-        .await
-    } else {
-        sqlx::query_as!(
-            Record,
-            "SELECT * FROM servers s
-             WHERE ($1::boolean OR deleted_at IS NOT NULL)
-               AND ($2::text IS NULL OR project_id = $2)
-               AND ($3::text IS NULL OR host = $3)
-               AND ($4::text IS NULL OR display_name ~ $4)
-               AND ($5::text[] IS NULL OR vm_state = ANY ($5))
-               AND ($6::text IS NULL OR task_state = $6)
-               AND ($7::uuid IS NULL OR uuid = $7)
-               AND ($8::timestamptz IS NULL OR updated_at >= $8)
-               AND ($9::timestamptz IS NULL OR updated_at <= $9)
-               AND ($10::uuid IS NULL OR (created_at, id) < (SELECT m.created_at, m.id FROM servers m WHERE m.uuid = $10))
-             ORDER BY created_at DESC, id DESC LIMIT $11",
-            filter.deleted == Deleted::Both,
-            filter.project_id,
-            filter.host,
-            filter.name,
-            vm_states.as_deref(),
-            filter.task_state.map(TaskState::as_str),
-            filter.uuid,
-            filter.changes_since,
-            filter.changes_before,
-            filter.marker,
-            filter.limit,
-        )
-        .fetch_all(conn)
-        .await
-    };
-    let rows = rows.map_err(StoreError::query("servers.list"))?;
-    rows.into_iter().map(Record::read).collect()
+/// Counts what a project has.
+pub async fn usage(conn: &mut PgConnection, project: &str) -> Result<Usage, StoreError> {
+    sqlx::query_as!(
+        Usage,
+        r#"SELECT count(*) AS "instances!", coalesce(sum(vcpus), 0)::bigint AS "vcpus!", coalesce(sum(memory_mb), 0)::bigint AS "memory_mb!",
+                  (SELECT count(*) FROM server_groups WHERE project_id = $1) AS "server_groups!"
+           FROM servers WHERE project_id = $1 AND deleted_at IS NULL"#,
+        project
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(StoreError::query("servers.usage"))
 }
 
 /// A server on a host, in short.
@@ -314,6 +269,19 @@ pub async fn release_task_state(conn: &mut PgConnection, id: ServerId) -> Result
     .execute(conn)
     .await
     .map_err(StoreError::query("servers.release_task_state"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// An operator's word (`os-resetState`): this state, and nothing is being done. Returns whether the server is there.
+pub async fn reset_state(conn: &mut PgConnection, id: ServerId, vm_state: VmState) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "UPDATE servers SET vm_state = $2, task_state = NULL, progress = 0, updated_at = now() WHERE uuid = $1 AND deleted_at IS NULL",
+        id.0,
+        vm_state.as_str(),
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::query("servers.reset_state"))?;
     Ok(done.rows_affected() == 1)
 }
 
