@@ -1,6 +1,6 @@
 //! `/os-availability-zone`: where hosts are, as aggregates say (`nova/api/openstack/compute/availability_zone.py`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
@@ -61,14 +61,14 @@ async fn list(app: &AppState, detailed: bool) -> Result<Response, ApiError> {
     let all = services::list(&mut conn, None, None, app.service_down_time()).await?;
     drop(conn);
     let mut enabled: BTreeMap<&str, Vec<&Service>> = BTreeMap::new();
-    let mut disabled: BTreeMap<&str, ()> = BTreeMap::new();
+    let mut disabled: BTreeSet<&str> = BTreeSet::new();
     for service in &all {
         let zone = zones.of(service);
         if zone == INTERNAL_ZONE && !detailed {
             continue;
         }
         if service.disabled {
-            disabled.insert(zone, ());
+            disabled.insert(zone);
         } else {
             enabled.entry(zone).or_default().push(service);
         }
@@ -78,7 +78,7 @@ async fn list(app: &AppState, detailed: bool) -> Result<Response, ApiError> {
         let hosts = if detailed { by_host(services) } else { Value::Null };
         shown.push(json!({"zoneName": zone, "zoneState": {"available": true}, "hosts": hosts}));
     }
-    for zone in disabled.keys().filter(|zone| !enabled.contains_key(*zone)) {
+    for zone in disabled.iter().filter(|zone| !enabled.contains_key(*zone)) {
         shown.push(json!({"zoneName": zone, "zoneState": {"available": false}, "hosts": null}));
     }
     Ok(Json(json!({"availabilityZoneInfo": shown})).into_response())

@@ -54,7 +54,7 @@ pub(crate) async fn update(State(app): State<AppState>, call: Call, Path([id]): 
     app.policy().enforce_own(Rule::AggregatesUpdate, call.caller())?;
     let wish = &body.value["aggregate"];
     // A zone of null takes it away; one that is not named stays.
-    let zone = wish.get("availability_zone").map(Value::as_str);
+    let zone = wish.get("availability_zone");
     let aggregate = write::update(&app, &call.asked, integer(&id)?, text(wish, "name"), zone).await?;
     Ok(shown(&aggregate, &call))
 }

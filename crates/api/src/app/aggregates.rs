@@ -19,17 +19,17 @@ pub(crate) async fn create(app: &AppState, asked: &Asked, name: &str, zone: Opti
     end(tx, asked, id, "os-aggregates:create", name).await
 }
 
-/// Changes name or zone; `Some(None)` as zone takes it away.
+/// Changes name or zone; a zone of null takes it away.
 pub(crate) async fn update(
     app: &AppState,
     asked: &Asked,
     id: i64,
     name: Option<&str>,
-    zone: Option<Option<&str>>,
+    zone: Option<&Value>,
 ) -> Result<Aggregate, ApiError> {
     let mut tx = begin(app).await?;
     let mut aggregate = find(&mut tx, id).await?;
-    if let Some(zone) = zone {
+    if let Some(zone) = zone.map(Value::as_str) {
         check_zone(&mut tx, &aggregate, zone, &aggregate.hosts, "update").await.map_err(as_bad_request)?;
         set(&mut aggregate.metadata, AVAILABILITY_ZONE, zone);
     }

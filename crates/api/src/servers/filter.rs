@@ -83,18 +83,21 @@ impl Given<'_> {
 
     /// Filters whose texts must mean something; `None`: one means nothing, and so nothing passes.
     fn parsed(&self, filter: &mut Filter) -> Option<()> {
-        fn read<T>(text: Option<String>, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
-            text.map_or(Some(None), |text| parse(&text).map(Some))
+        fn read<T>(into: &mut Option<T>, text: Option<String>, parse: impl FnOnce(&str) -> Option<T>) -> Option<()> {
+            if let Some(text) = text {
+                *into = Some(parse(&text)?);
+            }
+            Some(())
         }
-        filter.uuid = read(self.to_admins("uuid"), |text| lookup::uuid(text).map(|id| id.0))?;
-        filter.task_state = read(self.to_most("task_state"), |text| text.parse().ok())?;
-        filter.vm_states = read(self.to_most("vm_state"), |text| text.parse().ok().map(|state| vec![state]))?;
-        filter.locked_by = read(self.to_admins("locked_by"), |text| text.parse().ok())?;
-        filter.power_state = read(self.to_most("power_state"), |text| text.parse().ok())?;
-        filter.progress = read(self.to_most("progress"), |text| text.parse().ok())?;
-        filter.created_at = read(self.to_most("created_at"), time::parse)?;
-        filter.launched_at = read(self.to_most("launched_at"), time::parse)?;
-        filter.terminated_at = read(self.to_most("terminated_at"), time::parse)?;
+        read(&mut filter.uuid, self.to_admins("uuid"), |text| lookup::uuid(text).map(|id| id.0))?;
+        read(&mut filter.task_state, self.to_most("task_state"), |text| text.parse().ok())?;
+        read(&mut filter.vm_states, self.to_most("vm_state"), |text| text.parse().ok().map(|state| vec![state]))?;
+        read(&mut filter.locked_by, self.to_admins("locked_by"), |text| text.parse().ok())?;
+        read(&mut filter.power_state, self.to_most("power_state"), |text| text.parse().ok())?;
+        read(&mut filter.progress, self.to_most("progress"), |text| text.parse().ok())?;
+        read(&mut filter.created_at, self.to_most("created_at"), time::parse)?;
+        read(&mut filter.launched_at, self.to_most("launched_at"), time::parse)?;
+        read(&mut filter.terminated_at, self.to_most("terminated_at"), time::parse)?;
         Some(())
     }
 }

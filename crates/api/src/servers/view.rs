@@ -135,10 +135,10 @@ pub(super) struct Full<'a> {
     server_groups: Option<&'a [Uuid]>,
     /// Since 2.73.
     #[serde(skip_serializing_if = "Option::is_none")]
-    locked_reason: Option<Option<&'a str>>,
+    locked_reason: Option<Value>,
     /// Since 2.96.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pinned_availability_zone: Option<Option<&'a str>>,
+    pinned_availability_zone: Option<Value>,
     /// Since 2.100; servers that came from the hosts have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduler_hints: Option<Nothing>,
@@ -244,7 +244,7 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         hypervisor_hostname: extended.then_some(&*server.node),
         instance_name: extended.then_some(&*server.domain_name),
         hostname: (since(90) || (extended && since(3))).then_some(&*server.hostname),
-        attributes_since_2_3: (extended && since(3)).then(|| AttributesSince2_3 {
+        attributes_since_2_3: (extended && since(3)).then_some(AttributesSince2_3 {
             kernel_id: "",
             launch_index: 0,
             ramdisk_id: "",
@@ -262,9 +262,9 @@ pub(super) fn full<'a>(server: &'a Server, call: &Call, visible: &Visible, besid
         tags: since(26).then_some(&*server.tags),
         trusted_image_certificates: unknown(63),
         server_groups: (alone && since(71)).then_some(&*beside.server_groups),
-        pinned_availability_zone: since(96).then_some(server.pinned_availability_zone.as_deref()),
+        pinned_availability_zone: since(96).then(|| Value::from(server.pinned_availability_zone.clone())),
         scheduler_hints: since(100).then_some(Nothing {}),
-        locked_reason: since(73).then_some(server.locked_reason.as_deref()),
+        locked_reason: since(73).then(|| Value::from(server.locked_reason.clone())),
     }
 }
 
