@@ -1,4 +1,4 @@
-//! Every error of S3, produced for real: the caller hears why, nothing has changed, the guest never noticed.
+//! Every error that the prechecks can have, produced for real: the caller hears why, nothing has changed, the guest never noticed.
 
 use drover_testkit::{Answer, Disk, GuestSpec, HostKind, LATEST, wait_for};
 use serde_json::{Value, json};

@@ -345,7 +345,7 @@ impl Fault {
         Self::new(FaultClass::Unexpected, what.to_string())
     }
 
-    /// What the conductor hands on: prechecks as they are, anything else as `MigrationError` (S6).
+    /// What the conductor hands on: prechecks as they are, anything else as `MigrationError`.
     #[must_use]
     pub fn for_caller(self) -> Self {
         match self.class {

@@ -1,4 +1,4 @@
-//! `migrate_server`: which kind of move is it (S5; Nova: `nova/conductor/manager.py`, `migrate_server`).
+//! `migrate_server`: which kind of move is it (Nova: `nova/conductor/manager.py`, `migrate_server`).
 
 use drover_common::fault::Fault;
 use drover_common::rpc::latest::MigrateServer;

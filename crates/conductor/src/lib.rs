@@ -7,7 +7,7 @@
 //! | module | does |
 //! | --- | --- |
 //! | [`consumer`] | takes messages, acknowledges them when forgetting them is safe |
-//! | [`dispatch`] | live, cold or neither (S5) |
+//! | [`dispatch`] | live, cold or neither |
 //! | [`drive`] | one row, under its lease |
 //! | [`tasks`] | the steps: `LiveMigrationTask` and what comes after it |
 //! | [`scheduler`] | filters and weighers, pure |

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
@@ -255,6 +255,7 @@ pub struct Inbox {
     waiting: Arc<Waiting>,
     requests: mpsc::Sender<Incoming>,
     connected: watch::Sender<u64>,
+    connected_at: Arc<Mutex<Instant>>,
 }
 
 /// A message as the transport got it.
@@ -290,6 +291,7 @@ impl Inbox {
 
     /// The connection is there (again).
     pub fn set_connected(&self) {
+        *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.connected.send_modify(|count| *count += 1);
     }
 
@@ -339,7 +341,12 @@ impl Bus {
     /// Makes a bus; `start` gets the inbox and gives the transport. What arrives comes out of the receiver.
     pub fn new(own: Address, start: impl FnOnce(Inbox) -> Arc<dyn Transport>) -> (Self, mpsc::Receiver<Incoming>) {
         let (requests, arrivals) = mpsc::channel(INBOX_LENGTH);
-        let inbox = Inbox { waiting: Arc::default(), requests, connected: watch::channel(0).0 };
+        let inbox = Inbox {
+            waiting: Arc::default(),
+            requests,
+            connected: watch::channel(0).0,
+            connected_at: Arc::new(Mutex::new(Instant::now())),
+        };
         (Self { transport: start(inbox.clone()), own, inbox }, arrivals)
     }
 
@@ -351,6 +358,11 @@ impl Bus {
     /// Counts connections to the broker: 0 before the first. Whoever has to introduce itself again watches it.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.inbox.connected.subscribe()
+    }
+
+    /// How long ago the last connection to the broker was made.
+    pub fn connected_for(&self) -> Duration {
+        self.inbox.connected_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// Sends a message that wants no answer; durable, so that a restart of the broker does not lose it.

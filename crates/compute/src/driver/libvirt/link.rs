@@ -78,21 +78,26 @@ impl Link {
         T: Send + 'static,
         F: FnOnce(&Peer) -> Result<T, Error> + Send + 'static,
     {
-        let turn = match about {
-            Some(server) => Some(self.turns.take(server).await),
-            None => None,
-        };
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let session = self.session().ok_or_else(|| DriverError::unavailable(format!("no connection to {}", self.uri)))?;
-        let done = tokio::task::spawn_blocking(move || {
-            let result = call(&session.peer).map_err(|error| error::on(&session.peer.connect, &error));
-            if !session.peer.connect.is_alive().unwrap_or(false) {
-                session.closed.cancel();
-            }
-            drop((permit, turn));
-            result
+        // On a task of its own: a turn may be given to whoever waits in a future that is not looked at any more (a watch that has
+        // ended has questions left), and would never be given back.
+        let answered = tokio::spawn(async move {
+            let turn = match about {
+                Some(server) => Some(self.turns.take(server).await),
+                None => None,
+            };
+            let permit = Arc::clone(&self.permits).acquire_owned().await;
+            let session = self.session().ok_or_else(|| DriverError::unavailable(format!("no connection to {}", self.uri)))?;
+            let done = tokio::task::spawn_blocking(move || {
+                let result = call(&session.peer).map_err(|error| error::on(&session.peer.connect, &error));
+                if !session.peer.connect.is_alive().unwrap_or(false) {
+                    session.closed.cancel();
+                }
+                drop((permit, turn));
+                result
+            });
+            done.await.unwrap_or_else(|error| Err(DriverError::other(error.to_string())))
         });
-        done.await.unwrap_or_else(|error| Err(DriverError::other(error.to_string())))
+        answered.await.unwrap_or_else(|error| Err(DriverError::other(error.to_string())))
     }
 
     async fn keep(self: Arc<Self>, stop: CancellationToken) {
@@ -195,5 +200,29 @@ fn run_event_loop() {
         if let Err(error) = virt::event::event_run_default_impl() {
             warn!(error = %error, "libvirt's event loop failed once");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_question_whose_answer_nobody_looks_at_keeps_no_other_waiting() {
+        let link = Link::start("test:///default", CancellationToken::new()).unwrap();
+        link.connection().wait_for(|connection| connection.up).await.unwrap();
+        let server = ServerId::random();
+        let ask = || Box::pin(Arc::clone(&link).call(Some(server), |_| Ok(())));
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let first = tokio::spawn(Arc::clone(&link).call(Some(server), move |_| {
+            gate.recv().ok();
+            Ok(())
+        }));
+        let mut second = ask();
+        assert!(futures::poll!(&mut second).is_pending(), "the first one has its turn");
+        go.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(10), ask()).await.expect("the third one gets its turn").unwrap();
+        drop(second);
     }
 }

@@ -1,4 +1,4 @@
-//! Filters: one file each; a host passes, or is refused with the reason. The checks of a requested host (S7) are the same code.
+//! Filters: one file each; a host passes, or is refused with the reason. The checks of a requested host are the same code.
 
 mod availability_zone;
 mod cleanup_debt;
@@ -44,7 +44,7 @@ pub const ALL: &[&dyn Filter] = &[
     &ServerGroupAntiAffinityFilter,
 ];
 
-/// What a host that was asked for by name must pass even when the scheduler is bypassed, in the order of S7: not the source, up,
+/// What a host that was asked for by name must pass even when the scheduler is bypassed, in this order: not the source, up,
 /// memory, hypervisor. (A disabled host may be forced; one that still owes a clean-up for this very guest may not.)
 pub const REQUESTED_HOST: &[&dyn Filter] =
     &[&DifferentHostFilter, &compute::UpFilter, &RamFilter, &HypervisorFilter, &CleanupDebtFilter];

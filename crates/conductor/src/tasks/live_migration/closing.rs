@@ -164,7 +164,7 @@ impl Conductor {
         });
     }
 
-    /// Ends a migration that cannot even be begun (S5: no such kind of move).
+    /// Ends a migration that cannot even be begun: there is no such kind of move.
     pub(crate) async fn refuse(self: &Arc<Self>, id: MigrationId, fault: Fault) -> Done {
         let refuse = async {
             let mut conn = self.store.connection().await?;

@@ -1,8 +1,8 @@
-//! The checks before anything is claimed (S7; Nova: `nova/conductor/tasks/live_migrate.py`).
+//! The checks before anything is claimed (Nova: `nova/conductor/tasks/live_migrate.py`).
 //!
 //! The guest must be there and running or paused, its source up; then a destination is found or the requested one checked
 //! ([`super::destination`]), and claimed ([`super::claim`]). What refuses ends the migration with status `error`, the fault on the
-//! server and the instance action, `vm_state` as it was (S6).
+//! server and the instance action, `vm_state` as it was.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ impl Conductor {
     }
 }
 
-/// The order of S7: the server, its source, the guest's state.
+/// In this order: the server, its source, the guest's state.
 fn assemble(
     row: &Migration,
     server: Option<Server>,
