@@ -63,6 +63,17 @@ fn restart_the_sources_libvirtd(cloud: &Cloud) {
     cloud.start("libvirtd-h1");
 }
 
+/// The source's last words die with its libvirtd: the kernel would go on sending them, and the destination would hear them once the wire is mended.
+fn kill_the_sources_libvirtd(cloud: &Cloud) {
+    let h1 = cloud.host("h1");
+    h1.run("sh", ["-c", "echo 1 >/proc/sys/net/ipv4/tcp_orphan_retries"]).expect("the kernel gives up early on h1");
+    cloud.kill("libvirtd-h1");
+    wait_for("the source's connection to be forgotten", AFTER_LIBVIRTS_PATIENCE, || {
+        h1.run("ss", ["-Htn", "state", "all", "dport", "=", ":16509"]).is_ok_and(|sockets| !sockets.contains("16509"))
+    })
+    .expect("forgotten");
+}
+
 #[test]
 fn source_stands_destination_runs_completed_and_the_sources_copy_is_destroyed() {
     let cloud = Cloud::new();
@@ -93,7 +104,9 @@ fn both_stand_the_destinations_is_destroyed_and_the_source_goes_on() {
     let cloud = Cloud::new();
     let vm = cut_off(&cloud, &GuestSpec::new("both-stand", "h1"), &Cut::Question);
     wait_for_state(&cloud, &vm, "h1", "paused");
-    restart_the_sources_libvirtd(&cloud);
+    kill_the_sources_libvirtd(&cloud);
+    mend(&cloud);
+    cloud.start("libvirtd-h1");
     vm.ended("failed", AFTER_LIBVIRTS_PATIENCE);
     vm.assert_on("h1", "ACTIVE");
     vm.assert_unharmed();
