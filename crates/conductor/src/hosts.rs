@@ -185,12 +185,12 @@ impl Conductor {
                     servers::adopt(tx, observer, domain, vm_state, owner).await?;
                     if known.get(&domain.server).is_none_or(|s| s.deleted_at.is_some() || s.host != *host) {
                         info!(host = %host, server.id = %domain.server, name = domain.display_name, "domain adopted as a server");
-                        findings::resolve(tx, FindingKind::OwnershipConflict, domain.server, None).await?;
+                        findings::resolve(tx, &[FindingKind::OwnershipConflict], domain.server, None).await?;
                     }
                 }
                 Decision::Finding { kind, details } => {
                     if kind == FindingKind::Leftover {
-                        findings::resolve(tx, FindingKind::OwnershipConflict, domain.server, Some(host)).await?;
+                        findings::resolve(tx, &[FindingKind::OwnershipConflict], domain.server, Some(host)).await?;
                     }
                     if findings::raise(tx, kind, domain.server, host, &details).await? {
                         warn!(host = %host, server.id = %domain.server, kind = %kind, "{details}");
@@ -198,7 +198,7 @@ impl Conductor {
                 }
             }
             if domain.job.is_none() {
-                findings::resolve(tx, FindingKind::ForeignJob, domain.server, Some(host)).await?;
+                findings::resolve(tx, &[FindingKind::ForeignJob], domain.server, Some(host)).await?;
             }
         }
         let mut ask = Vec::new();

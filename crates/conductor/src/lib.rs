@@ -103,7 +103,7 @@ impl Conductor {
 /// The process: connects to database and broker and serves.
 pub async fn run(config: Config, life: Life) -> Result<(), ConductorError> {
     let settings = Settings::new(&config)?;
-    let store = Store::open(&config.database)?;
+    let store = Store::open_with_fixed_plans(&config.database)?;
     let me = Incarnation::random();
     let (bus, inbox) = bus::amqp::start(&config.default.transport_url, Address::ConductorProcess(me))?;
     let conductor = Conductor::new(store, bus, settings, me, life);

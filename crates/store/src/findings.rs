@@ -66,17 +66,18 @@ pub async fn raise(
     Ok(done.rows_affected() == 1)
 }
 
-/// Says that it is no longer so. `host` none: on no host.
+/// Says that these are no longer so. `host` none: on no host.
 pub async fn resolve(
     conn: &mut PgConnection,
-    kind: FindingKind,
+    kinds: &[FindingKind],
     server: ServerId,
     host: Option<&HostName>,
 ) -> Result<u64, StoreError> {
+    let kinds: Vec<String> = kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
     let done = sqlx::query!(
         "UPDATE findings SET resolved_at = now()
-         WHERE kind = $1 AND server_uuid = $2 AND ($3::text IS NULL OR host = $3) AND resolved_at IS NULL",
-        kind.as_str(),
+         WHERE kind = ANY ($1) AND server_uuid = $2 AND ($3::text IS NULL OR host = $3) AND resolved_at IS NULL",
+        &kinds[..],
         server.0,
         host.map(HostName::as_str),
     )

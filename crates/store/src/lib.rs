@@ -26,6 +26,7 @@ pub mod services;
 use std::time::Duration;
 
 use drover_common::config::DatabaseSection;
+use sqlx::Connection;
 pub use sqlx::PgConnection;
 use sqlx::migrate::{Migrate, MigrateError};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -41,10 +42,25 @@ pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 /// How long a statement waits for a free connection, and for the server to be there at all.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections that stay open when nothing happens: after a quiet hour the next request does not wait for new ones.
+const CONNECTIONS_MIN: u32 = 2;
+
+/// A connection that was used so lately is taken to be there still: a question for each statement would double the way to the
+/// database. Should it be wrong, the statement fails, as one does that is under way when the database goes.
+const IS_FRESH: Duration = Duration::from_secs(1);
+
 /// Every statement of ours takes milliseconds: one that takes this long is stuck, and must not keep others waiting. Steps of the
 /// schema may take as long as they need.
 const TIMEOUTS: [(&str, &str); 3] =
     [("statement_timeout", "30s"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")];
+
+/// Whether a pooled connection may be used.
+async fn is_usable(conn: &mut PgConnection, idle_for: Duration) -> Result<bool, sqlx::Error> {
+    if idle_for > IS_FRESH {
+        conn.ping().await?; // A connection that fails it is replaced.
+    }
+    Ok(true)
+}
 
 /// The way to the database. Cheap to clone.
 #[derive(Clone)]
@@ -55,11 +71,25 @@ pub struct Store {
 impl Store {
     /// Opens it. The database need not be there yet: statements fail until it is.
     pub fn open(config: &DatabaseSection) -> Result<Self, StoreError> {
+        Self::connect(config, &[])
+    }
+
+    /// The same for a process that builds no statements while it runs: PostgreSQL plans each once a connection. Left alone it plans each
+    /// anew the first five times on every connection, to see whether a plan for the values at hand is better; that takes longer
+    /// than the statements do.
+    pub fn open_with_fixed_plans(config: &DatabaseSection) -> Result<Self, StoreError> {
+        Self::connect(config, &[("plan_cache_mode", "force_generic_plan")])
+    }
+
+    fn connect(config: &DatabaseSection, settings: &[(&str, &str)]) -> Result<Self, StoreError> {
         let options: PgConnectOptions = config.connection.expose().parse().map_err(StoreError::query("open"))?;
         let pool = PgPoolOptions::new()
             .max_connections(config.max_pool_size)
+            .min_connections(CONNECTIONS_MIN.min(config.max_pool_size))
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options.application_name("drover").options(TIMEOUTS));
+            .test_before_acquire(false)
+            .before_acquire(|conn, meta| Box::pin(is_usable(conn, meta.idle_for)))
+            .connect_lazy_with(options.application_name("drover").options(TIMEOUTS).options(settings.iter().copied()));
         Ok(Self { pool })
     }
 

@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::state::{HostKind, HostRecord, State};
 use crate::up::{self, UpOptions};
 use crate::watch::GuestWatch;
-use crate::{down, drover, network};
+use crate::{down, drover, network, postgres};
 
 /// Environment variable with the checkout's path, set by `deploy/dev/bench`.
 pub const CHECKOUT_VARIABLE: &str = "DROVER_CHECKOUT";
@@ -154,6 +154,11 @@ impl Bench {
     /// Brings the database's schema up to date, as `up` does before it starts Drover's processes.
     pub fn migrate_database(&self) -> Result<()> {
         drover::migrate_database(self.plan, &self.state()?)
+    }
+
+    /// Runs SQL in Drover's database and returns what it prints: for measurements, which need more rows than there are guests.
+    pub fn sql(&self, sql: &str) -> Result<String> {
+        postgres::psql(self.plan, postgres::DATABASE, sql)
     }
 
     /// Runs the operators' command line, `drover`, against this bench's API and returns what it prints.

@@ -17,7 +17,7 @@ use crate::supervisor::protocol::StartSpec;
 
 /// Name in `cluster.json`.
 pub(crate) const PROCESS: &str = "postgres";
-const DATABASE: &str = "drover";
+pub(crate) const DATABASE: &str = "drover";
 const ACCOUNT: &str = "postgres";
 
 /// The account that a service runs as.
@@ -118,12 +118,13 @@ pub(crate) fn start_spec(plan: Plan) -> Result<StartSpec> {
 }
 
 /// Runs SQL as the superuser, over the Unix socket.
-fn psql(plan: Plan, sql: &str) -> Result<String> {
+pub(crate) fn psql(plan: Plan, database: &str, sql: &str) -> Result<String> {
     let mut psql = Command::new(programs()?.join("psql"));
     psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "--username=postgres"])
         .arg(format!("--host={}", Layout::new(plan).postgres().display()))
         .arg(format!("--port={}", plan.postgres_port()))
-        .args(["--dbname=postgres", "--command", sql]);
+        .arg(format!("--dbname={database}"))
+        .args(["--command", sql]);
     run(&mut psql)
 }
 
@@ -131,6 +132,7 @@ fn psql(plan: Plan, sql: &str) -> Result<String> {
 pub(crate) fn create_database(plan: Plan, secrets: &Secrets) -> Result<()> {
     let there = psql(
         plan,
+        "postgres",
         "SELECT (SELECT count(*) FROM pg_roles WHERE rolname = 'drover')
               + (SELECT count(*) FROM pg_database WHERE datname = 'drover')",
     )?;
@@ -138,11 +140,11 @@ pub(crate) fn create_database(plan: Plan, secrets: &Secrets) -> Result<()> {
         "2" => return Ok(()),
         "0" => {
             // The password is digits only (see `Secrets`), so it needs no quoting.
-            psql(plan, &format!("CREATE ROLE drover LOGIN CREATEDB PASSWORD '{}'", secrets.database))?;
+            psql(plan, "postgres", &format!("CREATE ROLE drover LOGIN CREATEDB PASSWORD '{}'", secrets.database))?;
         }
         _ => {}
     }
-    psql(plan, &format!("CREATE DATABASE {DATABASE} OWNER drover"))?;
+    psql(plan, "postgres", &format!("CREATE DATABASE {DATABASE} OWNER drover"))?;
     Ok(())
 }
 

@@ -83,9 +83,7 @@ impl Conductor {
         self.record_outcome(&mut tx, &after, outcome.fault.as_ref()).await?;
         if outcome.settle.is_some() || outcome.lost {
             // Both hosts were looked at: what was found about this migration's copies is settled with it.
-            for kind in [FindingKind::OwnershipConflict, FindingKind::Undecidable] {
-                findings::resolve(&mut tx, kind, row.server, None).await?;
-            }
+            findings::resolve(&mut tx, &[FindingKind::OwnershipConflict, FindingKind::Undecidable], row.server, None).await?;
         }
         let held = claims::release(&mut tx, row.id).await?;
         commit(tx).await?;

@@ -10,10 +10,10 @@ use std::time::Instant;
 use drover_common::fault::{Fault, FaultClass};
 use drover_common::ids::HostName;
 use drover_common::rpc::latest::{CheckDestination, CheckSource, DestinationCheck, MigrateData, ToCompute};
+use drover_store::StoreError;
 use drover_store::actions::names;
 use drover_store::hosts::HostState;
 use drover_store::migrations::{Migration, Refusal};
-use drover_store::{StoreError, hosts};
 use tracing::info;
 
 use super::claim::ClaimOutcome;
@@ -44,20 +44,20 @@ impl Conductor {
         events: &mut Vec<CheckEvent>,
     ) -> Result<Checked, StoreError> {
         let refused = |fault: Fault| Checked::Refused(fault.clone(), vec![Refusal { host: host.clone(), fault }]);
-        let Some(state) = self.snapshot(Some(host), row).await?.pop() else {
+        let Some(state) = guest.hosts.first() else {
             return Ok(refused(Fault::compute_host_not_found(host)));
         };
         let scheduler = &self.settings.scheduler;
-        let must = filters::REQUESTED_HOST.iter().find_map(|filter| filter.refuse(&state, &guest.spec, &scheduler.allowance));
+        let must = filters::REQUESTED_HOST.iter().find_map(|filter| filter.refuse(state, &guest.spec, &scheduler.allowance));
         let wanted = || {
-            if row.skip_scheduler { None } else { scheduler.refuse(&state, &guest.spec) }
+            if row.skip_scheduler { None } else { scheduler.refuse(state, &guest.spec) }
         };
         if let Some(fault) = must.or_else(wanted) {
             return Ok(refused(fault));
         }
-        match self.check_candidate(row, guest, &state, events).await {
+        match self.check_candidate(row, guest, state, events).await {
             Err(fault) => Ok(refused(fault)),
-            Ok(data) => match self.claim(row, guest, &state, data, events).await? {
+            Ok(data) => match self.claim(row, guest, state, data, events).await? {
                 ClaimOutcome::Claimed(step) => Ok(Checked::Claimed(step)),
                 ClaimOutcome::NoSlot(why) => Ok(Checked::NoSlot(why)),
                 ClaimOutcome::Refused(fault) => Ok(refused(fault)),
@@ -73,8 +73,7 @@ impl Conductor {
         guest: &Guest,
         events: &mut Vec<CheckEvent>,
     ) -> Result<Checked, StoreError> {
-        let all = self.snapshot(None, row).await?;
-        let (candidates, mut refusals) = self.settings.scheduler.select_destinations(&all, &guest.spec);
+        let (candidates, mut refusals) = self.settings.scheduler.select_destinations(&guest.hosts, &guest.spec);
         // Hosts that a former try of this migration failed on are not taken again.
         refusals.retain(|refusal| refusal.host != row.source && !row.refusals.iter().any(|former| former.host == refusal.host));
         refusals.splice(0..0, row.refusals.iter().cloned());
@@ -109,12 +108,6 @@ impl Conductor {
             Some(why) => Checked::NoSlot(why),
             None => Checked::Refused(Fault::no_valid_host(told(&refusals)), refusals),
         })
-    }
-
-    async fn snapshot(&self, only: Option<&HostName>, row: &Migration) -> Result<Vec<HostState>, StoreError> {
-        let only = only.map(|host| vec![host.as_str().to_owned()]);
-        let mut conn = self.store.connection().await?;
-        hosts::snapshot(&mut conn, only.as_deref(), Some(row.server), self.settings.service_down_time).await
     }
 
     /// Both agents about one candidate.

@@ -36,10 +36,12 @@ pub(crate) enum Checked {
     Changed,
 }
 
-/// The guest and its source, as found at the beginning of the checks.
+/// The guest, its source and where it might go, as found at the beginning of the checks.
 pub(crate) struct Guest {
     pub server: Server,
     pub source: HostState,
+    /// The requested host if there is one and it exists; else all hosts.
+    pub hosts: Vec<HostState>,
     pub description: GuestDescription,
     pub spec: Spec,
 }
@@ -97,14 +99,15 @@ impl Conductor {
         let read_books = async {
             let mut conn = self.store.connection().await?;
             let server = servers::get(&mut conn, row.server).await?;
-            let only = [row.source.as_str().to_owned()];
-            let source = hosts::snapshot(&mut conn, Some(&only), Some(row.server), self.settings.service_down_time).await?.pop();
+            let only = row.requested_host.as_ref().map(|host| [&row.source, host].map(|host| host.as_str().to_owned()));
+            let only = only.as_ref().map(<[String; 2]>::as_slice);
+            let hosts = hosts::snapshot(&mut conn, only, Some(row.server), self.settings.service_down_time).await?;
             let group = server_groups::rule_of(&mut conn, row.server).await?;
-            Ok::<_, StoreError>((server, source, group))
+            Ok::<_, StoreError>((server, hosts, group))
         };
         let (description, books) = tokio::join!(ask_source, read_books);
-        let (server, source, group) = books?;
-        Ok(assemble(row, server, source, description).map(|mut guest| {
+        let (server, hosts, group) = books?;
+        Ok(assemble(row, server, hosts, description).map(|mut guest| {
             let default = &self.settings.default_availability_zone;
             let pinned = guest.server.pinned_availability_zone.clone();
             guest.spec.availability_zone = pinned.map(|name| PinnedZone { name, default: default.clone() });
@@ -118,7 +121,7 @@ impl Conductor {
 fn assemble(
     row: &Migration,
     server: Option<Server>,
-    source: Option<HostState>,
+    mut hosts: Vec<HostState>,
     description: Result<GuestDescription, Fault>,
 ) -> Result<Guest, Fault> {
     let server = server.filter(|server| server.deleted_at.is_none()).ok_or_else(|| Fault::instance_not_found(row.server))?;
@@ -128,6 +131,7 @@ fn assemble(
             row.server, row.source, server.host
         )));
     }
+    let source = hosts.iter().find(|host| host.host == row.source).cloned();
     let source = source.ok_or_else(|| Fault::compute_host_not_found(&row.source))?;
     if source.forced_down {
         return Err(Fault::compute_service_unavailable(&row.source, "It is forced down."));
@@ -146,5 +150,8 @@ fn assemble(
         availability_zone: None,
         group: None,
     };
-    Ok(Guest { server, source, description, spec })
+    if let Some(requested) = &row.requested_host {
+        hosts.retain(|host| host.host == *requested);
+    }
+    Ok(Guest { server, source, hosts, description, spec })
 }
