@@ -11,6 +11,7 @@ mod cloud;
 #[path = "../live/vm.rs"]
 mod vm;
 
+mod administration;
 mod client;
 mod http_basic;
 mod keystone;

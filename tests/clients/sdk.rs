@@ -43,3 +43,36 @@ fn a_running_migration_is_aborted() {
     vm.ended("cancelled", SOON);
     vm.assert_on("h1", "ACTIVE");
 }
+
+#[test]
+fn a_running_migration_is_forced_to_its_end() {
+    let cloud = Cloud::new();
+    let client = Client::noauth(cloud.api.base());
+    cloud.cap_bandwidth("h1", 2);
+    let vm = cloud.boot_on_h1("sdk-forced");
+    vm.start_migration(Some("h2"));
+    vm.copying();
+    let forced = client.python(include_str!("sdk_force_complete.py"), &[vm.id()]);
+    assert_eq!(forced, json!({"status": "running", "source": "h1", "dest": "h2"}));
+    vm.ended("completed", SOON * 3);
+    vm.assert_on("h2", "ACTIVE");
+    vm.assert_unharmed();
+}
+
+#[test]
+fn services_aggregates_and_server_groups_are_administered() {
+    let cloud = Cloud::new();
+    let client = Client::noauth(cloud.api.base());
+    let seen = client.python(include_str!("sdk_administration.py"), &["h3"]);
+    let expected = json!({
+        "disabled": ["disabled", "maintenance"],
+        "enabled": "enabled",
+        "forced_down": ["down", true],
+        "back": "up",
+        "aggregate": [["sdk", "west", ["h3"]]],
+        "zones": ["nova", "west"],
+        "group": [["sdk", "soft-affinity"]],
+        "left": [0, 0],
+    });
+    assert_eq!(seen, expected);
+}

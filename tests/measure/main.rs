@@ -6,7 +6,7 @@
 //!
 //! - [`statistics`], [`table`], [`targets`], [`report`]: pure; figures and how they are written down.
 //! - [`methods`], [`drover`]: the three ways to move a guest. [`timeline`], [`log`]: when each step of Drover's way happened.
-//! - [`pairs`], [`parallel`], [`footprint`], [`disk`]: what is measured. [`cloud`], [`machine`]: on what.
+//! - [`pairs`], [`parallel`], [`footprint`], [`listings`], [`disk`]: what is measured. [`cloud`], [`machine`]: on what.
 
 mod clock;
 mod cloud;
@@ -14,6 +14,7 @@ mod disk;
 mod drover;
 mod footprint;
 mod interrupt;
+mod listings;
 mod log;
 mod machine;
 mod methods;
@@ -40,19 +41,20 @@ use report::Report;
 
 /// Benches to choose from when `DROVER_BENCH` names none; neither the demo's nor those of `make test`.
 const BENCHES: [u8; 4] = [5, 4, 3, 2];
-/// Rounds with `--quick`.
-const QUICK_PAIRS: u32 = 5;
+/// With `--quick`.
+const QUICK_PAIRS: u32 = 4;
 const QUICK_PARALLEL: u32 = 2;
 
 /// Measures Drover against libvirt itself and writes the figures down.
 #[derive(Debug, Parser)]
 #[command(name = "bench measure")]
 struct Arguments {
-    /// Rounds of one guest, each by all three methods; a multiple of 6 gives each method each place and direction equally often.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..))]
+    /// Moves of one guest by each of the three methods, half of them in each direction; with a multiple of 12 each method has each
+    /// place equally often.
+    #[arg(long, default_value_t = 36, value_parser = clap::value_parser!(u32).range(2..))]
     pairs: u32,
-    /// Rounds of four guests at once.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Moves of four guests at once by both methods, half of them in each direction.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     parallel: u32,
     /// Few rounds: shows that it works, not how fast.
     #[arg(long, conflicts_with_all = ["pairs", "parallel"])]
@@ -112,18 +114,21 @@ fn measure(bench: &Bench, arguments: &Arguments) -> Result<Report> {
     let cloud = Cloud::start(bench)?;
     let machine = Machine::look(&cloud)?;
     let began = clock::now();
-    eprintln!("==> One guest: {pairs} rounds, load {}", machine.load_average);
+    eprintln!("==> One guest: {pairs} moves by each method, load {}", machine.load_average);
     let guest = cloud.boot("idle-1")?;
-    let rounds = pairs::measure(&cloud, &guest, pairs)?;
+    let triples = pairs::measure(&cloud, &guest, pairs)?;
     let fsync_ms = disk::fsync_ms(&bench.plan().state_dir())?;
-    eprintln!("==> Four guests at once: {parallel} rounds");
+    eprintln!("==> Four guests at once: {parallel} moves by each method");
     cloud.lift_limits()?;
     let guests = [guest, cloud.boot("idle-2")?, cloud.boot("idle-3")?, cloud.boot("idle-4")?];
     let parallel = parallel::measure(&cloud, &guests, parallel)?;
     eprintln!("==> Footprint, {} s", footprint::SPAN.as_secs());
     let footprint = footprint::measure(&cloud)?;
     let load_after = machine::load_average()?;
-    Ok(Report { began, command: command(), machine, load_after, quick: arguments.quick, rounds, fsync_ms, parallel, footprint })
+    eprintln!("==> Listing servers");
+    let listings = listings::measure(&cloud)?;
+    let command = command();
+    Ok(Report { began, command, machine, load_after, quick: arguments.quick, triples, fsync_ms, parallel, footprint, listings })
 }
 
 /// How this program was called.

@@ -9,9 +9,9 @@ use crate::drover;
 use crate::methods::{self, Method, ORDERS};
 use crate::timeline::Timeline;
 
-/// One move by each method; milliseconds.
+/// One move by each method, all in the same direction; milliseconds.
 #[derive(Debug, Clone)]
-pub(crate) struct Round {
+pub(crate) struct Triple {
     /// Drover's, step by step.
     pub drover: Timeline,
     /// `virsh migrate`.
@@ -20,60 +20,60 @@ pub(crate) struct Round {
     pub bare_ms: f64,
 }
 
-/// So many rounds; the guest goes to and fro, and is where it began at the end. One round before them warms everything up and does not
-/// count.
-pub(crate) fn measure(cloud: &Cloud, guest: &Guest, rounds: u32) -> Result<Vec<Round>> {
+/// So many triples, two in a round: each method takes the guest there and back. One direction may be slower than the other, for
+/// reasons that have nothing to do with the method, so only moves in the same direction are compared. One round before the first warms everything
+/// up and does not count.
+pub(crate) fn measure(cloud: &Cloud, guest: &Guest, triples: u32) -> Result<Vec<Triple>> {
     let mut route = cloud.route()?;
     round(cloud, guest, &mut route, ORDERS[0])?;
-    bring_back(cloud, guest, &mut route)?;
-    let orders = ORDERS.into_iter().cycle();
-    let measured = (1..=rounds)
-        .zip(orders)
-        .map(|(number, order)| {
-            let measured = round(cloud, guest, &mut route, order)?;
+    let mut measured = Vec::new();
+    for order in ORDERS.into_iter().cycle().take(triples.div_ceil(2) as usize) {
+        for triple in round(cloud, guest, &mut route, order)? {
+            measured.push(triple);
+            let Some(Triple { drover, virsh_ms, bare_ms }) = measured.last() else { continue };
             eprintln!(
-                "    {number:>3} of {rounds}: Drover {:>6.0} ms (control path {:>5.1}), virsh {:>6.0} ms, bare call {:>6.0} ms",
-                measured.drover.span().ms(),
-                measured.drover.control_path_ms(),
-                measured.virsh_ms,
-                measured.bare_ms
+                "    {:>3} of {triples}: Drover {:>6.0} ms (control path {:>5.1}), virsh {virsh_ms:>6.0} ms, bare call {bare_ms:>6.0} ms",
+                measured.len(),
+                drover.span().ms(),
+                drover.control_path_ms(),
             );
-            Ok(measured)
-        })
-        .collect::<Result<_>>()?;
-    bring_back(cloud, guest, &mut route)?;
+        }
+    }
     Ok(measured)
 }
 
-/// To the first host, if it is not there: an odd number of rounds ends on the other.
-fn bring_back(cloud: &Cloud, guest: &Guest, route: &mut Route) -> Result<()> {
-    if route.source.name() == cloud.route()?.source.name() {
-        return Ok(());
-    }
-    methods::virsh(slice::from_ref(guest), route)?;
-    arrive(cloud, guest, route)
+/// What the methods took in one direction so far.
+#[derive(Default)]
+struct Moves {
+    drover: Option<Timeline>,
+    virsh_ms: Option<f64>,
+    bare_ms: Option<f64>,
 }
 
-fn round(cloud: &Cloud, guest: &Guest, route: &mut Route, order: [Method; 3]) -> Result<Round> {
+fn round(cloud: &Cloud, guest: &Guest, route: &mut Route, order: [Method; 3]) -> Result<[Triple; 2]> {
     let one = slice::from_ref(guest);
-    let (mut drover, mut virsh, mut bare) = (None, None, None);
+    let (mut there, mut back) = (Moves::default(), Moves::default());
     for method in order {
-        match method {
-            Method::Drover => drover = drover::migrate(cloud, one, route)?.pop(),
-            Method::Virsh => virsh = methods::virsh(one, route)?.pop(),
-            Method::Bare => bare = Some(methods::bare(guest, route)?),
+        for moves in [&mut there, &mut back] {
+            match method {
+                Method::Drover => moves.drover = drover::migrate(cloud, one, route)?.pop(),
+                Method::Virsh => moves.virsh_ms = methods::virsh(one, route)?.pop().map(|span| span.ms()),
+                Method::Bare => moves.bare_ms = Some(methods::bare(guest, route)?.ms()),
+            }
+            cloud.settle(one, &route.destination)?;
+            route.turn();
         }
-        arrive(cloud, guest, route)?;
     }
-    match (drover, virsh, bare) {
-        (Some(drover), Some(virsh), Some(bare)) => Ok(Round { drover, virsh_ms: virsh.ms(), bare_ms: bare.ms() }),
-        _ => Err(BenchError::Refused(format!("the order {order:?} leaves a method out; that is a bug"))),
-    }
+    Ok([there.whole(order)?, back.whole(order)?])
 }
 
-/// All is quiet and well on the destination, from where the next move starts.
-fn arrive(cloud: &Cloud, guest: &Guest, route: &mut Route) -> Result<()> {
-    cloud.settle(slice::from_ref(guest), &route.destination)?;
-    route.turn();
-    Ok(())
+impl Moves {
+    fn whole(self, order: [Method; 3]) -> Result<Triple> {
+        match self {
+            Self { drover: Some(drover), virsh_ms: Some(virsh_ms), bare_ms: Some(bare_ms) } => {
+                Ok(Triple { drover, virsh_ms, bare_ms })
+            }
+            _ => Err(BenchError::Refused(format!("the order {order:?} leaves a method out; that is a bug"))),
+        }
+    }
 }

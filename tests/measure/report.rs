@@ -6,13 +6,15 @@ use chrono::DateTime;
 
 use crate::clock::ms_between;
 use crate::footprint::{self, Footprint};
+use crate::listings::{CONNECTIONS, FEW, Filtered, Listings, MANY};
 use crate::machine::Machine;
-use crate::pairs::Round;
+use crate::pairs::Triple;
 use crate::parallel;
-use crate::statistics::Summary;
+use crate::statistics::{Summary, p99};
 use crate::table::{ms, ms_row, ratio_row, table};
 use crate::targets::{
-    ACCEPTED_MS, CONTROL_PATH_MEDIAN_MS, CONTROL_PATH_P95_MS, CPU_PERCENT, FOUR_AT_ONCE_RATIO, OVER_BARE_CALL_MS, RSS_MIB, Target,
+    ACCEPTED_MS, Bound, CONTROL_PATH_MEDIAN_MS, CONTROL_PATH_P95_MS, CPU_PERCENT, FILTER_P99_MS, FOUR_AT_ONCE_RATIO, LIST_P99_MS,
+    OVER_BARE_CALL_MS, REQUESTS_PER_SECOND, RSS_MIB, Target,
 };
 use crate::timeline::Timeline;
 
@@ -27,10 +29,11 @@ pub(crate) struct Report {
     pub load_after: String,
     /// With `--quick`: too few rounds to tell.
     pub quick: bool,
-    pub rounds: Vec<Round>,
+    pub triples: Vec<Triple>,
     pub fsync_ms: Vec<f64>,
-    pub parallel: Vec<parallel::Round>,
+    pub parallel: Vec<parallel::Pair>,
     pub footprint: Vec<Footprint>,
+    pub listings: Listings,
 }
 
 const FIGURES: [&str; 4] = ["", "median", "95 % interval of the median", "p95"];
@@ -45,6 +48,7 @@ impl Report {
             self.steps(),
             self.four_at_once(),
             self.footprint(),
+            self.listings(),
             BESIDE_NOVA.to_owned(),
             HOW.to_owned(),
         ];
@@ -58,7 +62,10 @@ impl Report {
         let row = |name: &str, value: String| vec![name.to_owned(), value];
         let rows = [
             row("date", date),
-            row("command", format!("`{}`: {} rounds, {} of four at once", self.command, self.rounds.len(), self.parallel.len())),
+            row(
+                "command",
+                format!("`{}`: {} moves by each method, {} of four at once", self.command, self.triples.len(), self.parallel.len()),
+            ),
             row("commit", machine.commit.clone()),
             row("processor", format!("{} × {}", machine.cores, machine.processor)),
             row("memory", format!("{} MiB", machine.memory_mib)),
@@ -73,11 +80,16 @@ impl Report {
 
     fn targets(&self) -> String {
         let control_path = Summary::of(&self.of_drover(Timeline::control_path_ms));
-        let over_bare = Summary::of(&self.over(|round| round.bare_ms));
+        let over_bare = Summary::of(&self.over(|one| one.bare_ms));
         let accepted = Summary::of(&self.of_drover(Timeline::accepted_ms));
         let four = Summary::of(&self.four_ratios());
         let most = |of: fn(&Footprint) -> f64| self.footprint.iter().map(of).reduce(f64::max).unwrap_or(f64::NAN);
-        let target = |what: &str, limit, measured, unit| Target { what: what.to_owned(), limit, measured, unit };
+        let target =
+            |what: &str, limit, measured, unit| Target { what: what.to_owned(), bound: Bound::AtMost(limit), measured, unit };
+        let load = &self.listings.load;
+        let slowest = self.listings.filters.iter().map(|filter| (p99(&filter.latencies_ms), filter.query.as_str()));
+        let (slowest, slowest_name) = slowest.max_by(|(a, _), (b, _)| a.total_cmp(b)).unwrap_or((f64::NAN, "none"));
+        let few = format!("`GET /servers/detail`, {FEW} servers, {CONNECTIONS} connections");
         let targets = [
             target("control path, median", CONTROL_PATH_MEDIAN_MS, control_path.median, " ms"),
             target("control path, p95", CONTROL_PATH_P95_MS, control_path.p95, " ms"),
@@ -86,6 +98,14 @@ impl Report {
             target("four at once, as a multiple of parallel virsh, median", FOUR_AT_ONCE_RATIO, four.median, ""),
             target("resident memory of the largest process", RSS_MIB, most(|process| process.rss_mib), " MiB"),
             target("processor time of the busiest idle process", CPU_PERCENT, most(|process| process.cpu_percent), " %"),
+            Target {
+                what: few.clone(),
+                bound: Bound::AtLeast(REQUESTS_PER_SECOND),
+                measured: load.requests_per_second,
+                unit: " requests/s",
+            },
+            target(&format!("{few}, p99"), LIST_P99_MS, p99(&load.latencies_ms), " ms"),
+            target(&format!("{MANY} servers, slowest filter (`{slowest_name}`), p99"), FILTER_P99_MS, slowest, " ms"),
         ];
         let rows: Vec<_> = targets.iter().map(Target::row).collect();
         format!("## Targets\n\n{}", table(&["", "target", "measured", ""], &rows))
@@ -97,23 +117,23 @@ impl Report {
     }
 
     fn one_guest(&self) -> String {
-        let by = |of: fn(&Round) -> f64| self.rounds.iter().map(of).collect::<Vec<_>>();
+        let by = |of: fn(&Triple) -> f64| self.triples.iter().map(of).collect::<Vec<_>>();
         let over =
-            |of: fn(&Round) -> f64| by(of).iter().zip(by(drover_ms)).map(|(other, drover)| drover / other).collect::<Vec<_>>();
+            |of: fn(&Triple) -> f64| by(of).iter().zip(by(drover_ms)).map(|(other, drover)| drover / other).collect::<Vec<_>>();
         let rows = [
             ms_row("Drover: POST → ACTIVE on the destination", &by(drover_ms)),
-            ms_row("`virsh migrate`", &by(|round| round.virsh_ms)),
-            ms_row("bare call", &by(|round| round.bare_ms)),
-            ms_row("Drover minus virsh, paired", &self.over(|round| round.virsh_ms)),
-            ms_row("Drover minus bare call, paired", &self.over(|round| round.bare_ms)),
-            ratio_row("Drover / virsh, paired", &over(|round| round.virsh_ms)),
-            ratio_row("Drover / bare call, paired", &over(|round| round.bare_ms)),
+            ms_row("`virsh migrate`", &by(|one| one.virsh_ms)),
+            ms_row("bare call", &by(|one| one.bare_ms)),
+            ms_row("Drover minus virsh, paired", &self.over(|one| one.virsh_ms)),
+            ms_row("Drover minus bare call, paired", &self.over(|one| one.bare_ms)),
+            ratio_row("Drover / virsh, paired", &over(|one| one.virsh_ms)),
+            ratio_row("Drover / bare call, paired", &over(|one| one.bare_ms)),
         ];
         format!("## One guest\n\n{ONE_GUEST}\n{}", table(&FIGURES, &rows))
     }
 
     fn steps(&self) -> String {
-        let names = self.rounds.first().map(|round| round.drover.steps().map(|(name, _)| name));
+        let names = self.triples.first().map(|one| one.drover.steps().map(|(name, _)| name));
         let step = |(index, name): (usize, &'static str)| {
             let lengths = self.of_drover(|drover| drover.steps().get(index).map_or(f64::NAN, |(_, ms)| *ms));
             ms_row(name, &lengths)
@@ -124,16 +144,16 @@ impl Report {
         rows.push(ms_row("after libvirt's call", &self.of_drover(|drover| ms_between(drover.returned, drover.closed))));
         rows.push(ms_row("POST → 202", &self.of_drover(Timeline::accepted_ms)));
         rows.push(ms_row("`write` and `fsync` of 8 KiB on the bench's disk", &self.fsync_ms));
-        let slower: Vec<f64> = self.rounds.iter().map(|round| round.drover.call_ms() - round.bare_ms).collect();
+        let slower: Vec<f64> = self.triples.iter().map(|one| one.drover.call_ms() - one.bare_ms).collect();
         rows.push(ms_row("libvirt's call by Drover minus bare call, paired", &slower));
         format!("## Where Drover's time goes\n\n{STEPS}\n{}", table(&FIGURES, &rows))
     }
 
     fn four_at_once(&self) -> String {
-        let by = |of: fn(&parallel::Round) -> f64| self.parallel.iter().map(of).collect::<Vec<_>>();
+        let by = |of: fn(&parallel::Pair) -> f64| self.parallel.iter().map(of).collect::<Vec<_>>();
         let rows = [
-            ms_row("Drover, four POSTs", &by(|round| round.drover_ms)),
-            ms_row("four `virsh migrate`", &by(|round| round.virsh_ms)),
+            ms_row("Drover, four POSTs", &by(|one| one.drover_ms)),
+            ms_row("four `virsh migrate`", &by(|one| one.virsh_ms)),
             ratio_row("Drover / virsh, paired", &self.four_ratios()),
         ];
         format!("## Four guests at once\n\n{FOUR}\n{}", table(&FIGURES, &rows))
@@ -158,22 +178,31 @@ impl Report {
         format!("## Footprint\n\n{text}\n{}", table(&["process", "resident", "processor"], &rows))
     }
 
-    fn of_drover(&self, of: impl Fn(&Timeline) -> f64) -> Vec<f64> {
-        self.rounds.iter().map(|round| of(&round.drover)).collect()
+    fn listings(&self) -> String {
+        let row = |filter: &Filtered| {
+            let median = Summary::of(&filter.latencies_ms).median;
+            vec![format!("`{}`", filter.query), filter.found.to_string(), ms(median), ms(p99(&filter.latencies_ms))]
+        };
+        let rows: Vec<_> = self.listings.filters.iter().map(row).collect();
+        format!("## Listing servers\n\n{LISTINGS}\n{}", table(&["filter", "found", "median", "p99"], &rows))
     }
 
-    /// Drover's time minus another's, round by round.
-    fn over(&self, other: impl Fn(&Round) -> f64) -> Vec<f64> {
-        self.rounds.iter().map(|round| drover_ms(round) - other(round)).collect()
+    fn of_drover(&self, of: impl Fn(&Timeline) -> f64) -> Vec<f64> {
+        self.triples.iter().map(|triple| of(&triple.drover)).collect()
+    }
+
+    /// Drover's time minus another's, pair by pair.
+    fn over(&self, other: impl Fn(&Triple) -> f64) -> Vec<f64> {
+        self.triples.iter().map(|triple| drover_ms(triple) - other(triple)).collect()
     }
 
     fn four_ratios(&self) -> Vec<f64> {
-        self.parallel.iter().map(|round| round.drover_ms / round.virsh_ms).collect()
+        self.parallel.iter().map(|one| one.drover_ms / one.virsh_ms).collect()
     }
 }
 
-fn drover_ms(round: &Round) -> f64 {
-    round.drover.span().ms()
+fn drover_ms(triple: &Triple) -> f64 {
+    triple.drover.span().ms()
 }
 
 const HEAD: &str = "\
@@ -184,8 +213,9 @@ by Drover, by `virsh migrate` and by nothing but libvirt's call.
 ";
 
 const ONE_GUEST: &str = "\
-An idle guest of 128 MiB without a disk goes to and fro between two hosts, by each method once a round, in every order in turn. A
-paired row is about the differences (or ratios) within a round, so what slows down a whole round cancels out.
+An idle guest of 128 MiB without a disk goes there and back between two hosts by each method in turn, the three in every order. A
+paired row is about the differences (or ratios) of moves of one round in the same direction: what slows down a whole round, or
+one direction, cancels out.
 ";
 
 const STEPS: &str = "\
@@ -195,6 +225,11 @@ of one machine's clock.
 
 const FOUR: &str = "\
 Four such guests leave a host together; from the first start to the last end. `max_concurrent_live_migrations = 0`.
+";
+
+const LISTINGS: &str = "\
+`GET /servers/detail?all_tenants=1&limit=100` with each filter, one after the other on one connection, 100,000 servers in the table
+(5 % of them deleted) on a hundred hosts. No answer comes from a cache. What the database does for each: docs/performance.md.
 ";
 
 const BESIDE_NOVA: &str = "\

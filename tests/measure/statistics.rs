@@ -60,6 +60,11 @@ fn middle(sorted: &[f64]) -> f64 {
     }
 }
 
+/// 99 % of the values are at most this.
+pub(crate) fn p99(values: &[f64]) -> f64 {
+    at_per_mille(&sorted(values), 990)
+}
+
 /// The smallest of the sorted values that so many of 1000 do not exceed (nearest rank).
 fn at_per_mille(sorted: &[f64], per_mille: usize) -> f64 {
     let rank = (sorted.len() * per_mille).div_ceil(1000);
@@ -111,6 +116,7 @@ mod tests {
         assert_is(Summary::of(&numbers(100)).p95, 95.0);
         assert_is(Summary::of(&numbers(20)).p95, 19.0);
         assert_is(Summary::of(&numbers(5)).p95, 5.0);
+        assert_is(p99(&numbers(200)), 198.0);
     }
 
     #[test]

@@ -8,14 +8,24 @@ pub(crate) const ACCEPTED_MS: f64 = 10.0;
 pub(crate) const FOUR_AT_ONCE_RATIO: f64 = 1.10;
 pub(crate) const RSS_MIB: f64 = 40.0;
 pub(crate) const CPU_PERCENT: f64 = 1.0;
+pub(crate) const REQUESTS_PER_SECOND: f64 = 300.0;
+pub(crate) const LIST_P99_MS: f64 = 60.0;
+pub(crate) const FILTER_P99_MS: f64 = 20.0;
+
+/// What a measured value must be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
 
 /// A target and what was measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     /// What it is about.
     pub what: String,
-    /// At most this.
-    pub limit: f64,
+    /// What is wanted.
+    pub bound: Bound,
     /// This was measured.
     pub measured: f64,
     /// Both in this unit.
@@ -25,15 +35,22 @@ pub(crate) struct Target {
 impl Target {
     /// Whether it was reached. What could not be measured was not.
     pub(crate) fn is_reached(&self) -> bool {
-        self.measured <= self.limit
+        match self.bound {
+            Bound::AtMost(limit) => self.measured <= limit,
+            Bound::AtLeast(limit) => self.measured >= limit,
+        }
     }
 
     /// Its row: target, limit, measured, verdict.
     pub(crate) fn row(&self) -> Vec<String> {
-        let Self { what, limit, measured, unit } = self;
+        let Self { what, bound, measured, unit } = self;
+        let (sign, limit) = match bound {
+            Bound::AtMost(limit) => ('≤', limit),
+            Bound::AtLeast(limit) => ('≥', limit),
+        };
         let verdict = if self.is_reached() { "reached" } else { "**missed**" };
         let digits = if unit.is_empty() { 2 } else { 1 };
-        vec![what.clone(), format!("≤ {limit}{unit}"), format!("{measured:.digits$}{unit}"), verdict.to_owned()]
+        vec![what.clone(), format!("{sign} {limit}{unit}"), format!("{measured:.digits$}{unit}"), verdict.to_owned()]
     }
 }
 
@@ -42,7 +59,7 @@ mod tests {
     use super::*;
 
     fn target(measured: f64) -> Target {
-        Target { what: "the way".to_owned(), limit: 40.0, measured, unit: " ms" }
+        Target { what: "the way".to_owned(), bound: Bound::AtMost(40.0), measured, unit: " ms" }
     }
 
     #[test]
@@ -50,6 +67,10 @@ mod tests {
         assert!(target(40.0).is_reached());
         assert!(!target(40.01).is_reached());
         assert!(!target(f64::NAN).is_reached());
+        let least = |measured| Target { bound: Bound::AtLeast(300.0), ..target(measured) };
+        assert!(least(300.0).is_reached());
+        assert!(!least(299.9).is_reached());
+        assert!(!least(f64::NAN).is_reached());
     }
 
     #[test]
