@@ -112,7 +112,6 @@ fn queries(api: &Api) -> Result<Vec<String>> {
         "tags=blue",
         "not-tags=blue",
         "deleted=true",
-        "sort_key=display_name&sort_dir=asc",
     ];
     let mut queries: Vec<String> = filters.map(str::to_owned).into();
     queries.extend([format!("marker={marker}"), format!("changes-since={recently}"), format!("changes-before={long_ago}")]);

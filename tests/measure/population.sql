@@ -31,8 +31,8 @@ SELECT gen_random_uuid(),
        jsonb_build_object('role', 'r' || n % 7),
        CASE WHEN n % 50 = 5 THEN ARRAY ['blue'] ELSE '{}' END,
        gen_random_uuid(), 1,
-       now() - n * interval '1 minute', now() - n * interval '1 minute', now() - n * interval '30 seconds',
-       CASE WHEN is_deleted THEN now() - n * interval '30 seconds' END
+       now() - n * interval '1 minute', now() - n * interval '1 minute', now() - (n - n % 1000) * interval '1 minute',
+       CASE WHEN is_deleted THEN now() - (n - n % 1000) * interval '1 minute' END
 FROM generate_series(FIRST, LAST) AS n, LATERAL (SELECT n > 100 AND n % 20 = 19 AS is_deleted) AS d;
 
 ANALYZE;

@@ -1,0 +1,6 @@
+//! A whole conductor on a real database, with agents that follow a script instead of libvirt: what it does when they answer late,
+//! wrongly or not at all. That real agents behave like these is what the live tests show.
+
+mod ends;
+mod reports;
+mod world;

@@ -1,0 +1,323 @@
+//! Two hosts, one guest, a conductor.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use drover_common::bus::memory::MemoryBroker;
+use drover_common::bus::{Address, Bus, Incoming};
+use drover_common::config;
+use drover_common::host::HostInventory;
+use drover_common::ids::{HostName, Incarnation, MigrationId, RequestId, ServerId};
+use drover_common::lifecycle::Life;
+use drover_common::rpc::Envelope;
+use drover_common::rpc::latest::{
+    Authority, CallState, DestinationAddresses, DestinationCheck, DomainReport, DomainsReport, GrantKind, GrantRequest, Granted,
+    GuestDescription, GuestFacts, GuestState, HostFacts, Marker, MigrateData, MigrateServer, MigrationReport, OfAttempt, ToCompute,
+    ToConductor,
+};
+use drover_common::server::{Flavor, TaskState, VmState};
+use drover_conductor::{Conductor, Settings};
+use drover_store::migrations::{self, Migration, NewMigration};
+use drover_store::servers::{self, Observer, Server};
+use drover_store::{Store, actions, commit, hosts, services};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// The longest that anything here may take.
+const SOON: Duration = Duration::from_secs(30);
+
+pub(crate) fn host(name: &str) -> HostName {
+    HostName::new(name).unwrap()
+}
+
+/// The hosts h1 and h2, the guest on h1, a conductor at work.
+pub(crate) struct World {
+    pub(crate) store: Store,
+    pub(crate) server: ServerId,
+    pub(crate) h1: Agent,
+    pub(crate) h2: Agent,
+    broker: MemoryBroker,
+    life: Life,
+    api: Bus,
+}
+
+impl World {
+    pub(crate) async fn new(pool: PgPool) -> Self {
+        let (store, broker, life) = (Store::from_pool(pool), MemoryBroker::default(), Life::default());
+        let config =
+            config::from_toml("[DEFAULT]\nrpc_response_timeout = 1\n[conductor]\nsweep_interval = 1\nhost = \"c1\"").unwrap();
+        let me = Incarnation::random();
+        let (bus, inbox) = broker.join(&Address::ConductorProcess(me));
+        let conductor = Conductor::new(store.clone(), bus, Settings::new(&config).unwrap(), me, life.clone());
+        tokio::spawn(async move { conductor.serve(inbox).await });
+        let (api, _) = broker.join(&Address::ApiProcess(Incarnation::random()));
+        let server = ServerId(Uuid::from_u128(1));
+        let h1 = Agent::start(&broker, &store, "h1", server).await;
+        let h2 = Agent::start(&broker, &store, "h2", server).await;
+        h1.set_guest(Some(GuestState::Running), None);
+        let mut conn = store.connection().await.unwrap();
+        let observer = Observer { host: &h1.host, node: "h1", incarnation: h1.life, sequence: 0 };
+        servers::adopt(&mut conn, observer, &domain(server, GuestState::Running), VmState::Active, ("project", "user"))
+            .await
+            .unwrap();
+        drop(conn);
+        Self { store, server, h1, h2, broker, life, api }
+    }
+
+    /// What the API does for `os-migrateLive`.
+    pub(crate) async fn live_migrate(&self) -> MigrationId {
+        let request_id = RequestId::random();
+        let mut tx = self.store.begin().await.unwrap();
+        servers::claim_task_state(&mut tx, self.server, TaskState::Migrating).await.unwrap().expect("free");
+        let name = actions::names::LIVE_MIGRATION;
+        let action = actions::start(&mut tx, self.server, name, &request_id, "user", "project").await.unwrap();
+        let new = NewMigration {
+            server: self.server,
+            source: self.h1.host.clone(),
+            requested_host: None,
+            skip_scheduler: false,
+            block_migration: None,
+            disk_over_commit: None,
+            user_id: "user".to_owned(),
+            project_id: "project".to_owned(),
+            request_id,
+            action,
+            reply_to: None,
+        };
+        let migration = migrations::insert(&mut tx, &new).await.unwrap();
+        commit(tx).await.unwrap();
+        let message = ToConductor::MigrateServer(MigrateServer { migration, live: true, rebuild: false, flavor: None });
+        self.api.cast(&Address::Conductor, &Envelope::new(message)).await.unwrap();
+        migration
+    }
+
+    pub(crate) async fn server(&self) -> Server {
+        let mut conn = self.store.connection().await.unwrap();
+        servers::get(&mut conn, self.server).await.unwrap().expect("rows of servers stay")
+    }
+
+    pub(crate) async fn migration(&self, id: MigrationId) -> Migration {
+        let mut conn = self.store.connection().await.unwrap();
+        migrations::get(&mut conn, id).await.unwrap().expect("rows of migrations stay")
+    }
+
+    /// Waits until the migration is as wanted.
+    pub(crate) async fn until(&self, id: MigrationId, wanted: impl Fn(&Migration) -> bool) -> Migration {
+        let waited = tokio::time::timeout(SOON, async {
+            loop {
+                let row = self.migration(id).await;
+                if wanted(&row) {
+                    return row;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        match waited.await {
+            Ok(row) => row,
+            Err(_) => panic!("not in {SOON:?}: {:#?}", self.migration(id).await),
+        }
+    }
+
+    /// The agent's host is switched off: it answers nothing any more, and the broker has no queue of it.
+    pub(crate) fn switch_off(&self, agent: &Agent) {
+        self.broker.close_queue(&Address::Compute(agent.host.clone()));
+    }
+
+    /// An operator asserts that it is fenced.
+    pub(crate) async fn force_down(&self, agent: &Agent) {
+        let mut conn = self.store.connection().await.unwrap();
+        assert!(services::set(&mut conn, &agent.host, None, None, Some(true)).await.unwrap());
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.life.stop.cancel();
+    }
+}
+
+pub(crate) fn domain(server: ServerId, state: GuestState) -> DomainReport {
+    DomainReport {
+        server,
+        domain_name: "instance-1".to_owned(),
+        display_name: "web".to_owned(),
+        state,
+        job: None,
+        persistent: true,
+        marker: None,
+        flavor: Flavor { name: "small".to_owned(), vcpus: 1, memory_mb: 1024, root_gb: 1, ephemeral_gb: 0, swap_mb: 0 },
+        owner: None,
+    }
+}
+
+/// An agent that follows a script. A clone is the same agent.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    pub(crate) host: HostName,
+    pub(crate) life: Incarnation,
+    server: ServerId,
+    bus: Bus,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    guest: Option<GuestFacts>,
+    /// Messages that stay without an answer.
+    ignores: HashSet<&'static str>,
+    /// Whether libvirt's call returns.
+    stays_in_call: bool,
+    /// Of the last report.
+    sequence: i64,
+}
+
+impl Agent {
+    async fn start(broker: &MemoryBroker, store: &Store, name: &str, server: ServerId) -> Self {
+        let (host, life) = (host(name), Incarnation::random());
+        let inventory = HostInventory {
+            host_uuid: Uuid::new_v4(),
+            hypervisor_hostname: name.to_owned(),
+            hypervisor_type: "QEMU".to_owned(),
+            hypervisor_version: 10_000_002,
+            libvirt_version: 11_003_000,
+            host_ip: "192.0.2.1".to_owned(),
+            vcpus: 8,
+            memory_mb: 8192,
+            local_gb: 100,
+            free_disk_gb: 90,
+            cpu_info: json!({}),
+        };
+        let mut tx = store.begin().await.unwrap();
+        let service = services::seen(&mut tx, &host, services::COMPUTE).await.unwrap();
+        hosts::host_up(&mut tx, &host, service, life, &inventory).await.unwrap().unwrap();
+        commit(tx).await.unwrap();
+        let (bus, inbox) = broker.join(&Address::Compute(host.clone()));
+        let agent = Self { host, life, server, bus, state: Arc::default() };
+        tokio::spawn(agent.clone().listen(inbox));
+        agent
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn set_guest(&self, state: Option<GuestState>, marker: Option<Marker>) {
+        self.state().guest = state.map(|state| GuestFacts { state, persistent: true, marker });
+    }
+
+    /// Leaves this message without an answer from now on.
+    pub(crate) fn ignore(&self, message: &'static str) {
+        self.state().ignores.insert(message);
+    }
+
+    /// libvirt's call does not return.
+    pub(crate) fn stay_in_call(&self) {
+        self.state().stays_in_call = true;
+    }
+
+    /// A report about all domains, with the next number or the one given.
+    pub(crate) async fn report(&self, sequence: i64, domains: Vec<DomainReport>, unreadable: Vec<ServerId>) {
+        let report = DomainsReport { incarnation: self.life, sequence, complete: true, domains, gone: Vec::new(), unreadable };
+        self.bus.cast(&Address::Conductor, &Envelope::new(ToConductor::Domains(report))).await.unwrap();
+    }
+
+    /// Asks the conductor, as an agent does at its start.
+    pub(crate) async fn ask<R: serde::de::DeserializeOwned>(&self, message: ToConductor) -> R {
+        self.bus.call(&Address::Conductor, &Envelope::new(message), SOON).await.unwrap()
+    }
+
+    async fn listen(self, mut inbox: mpsc::Receiver<Incoming>) {
+        while let Some(incoming) = inbox.recv().await {
+            let message = incoming.decode::<ToCompute>().unwrap().message;
+            if self.state().ignores.contains(message.name()) {
+                continue;
+            }
+            if let Some(answer) = self.answer(message) {
+                self.bus.reply(incoming.reply_to().as_ref(), Ok(answer)).await;
+            }
+            incoming.ack().await;
+        }
+    }
+
+    fn answer(&self, message: ToCompute) -> Option<Value> {
+        let answer = match message {
+            ToCompute::DescribeGuest(_) => json!(GuestDescription {
+                name: "instance-1".to_owned(),
+                state: self.state().guest.as_ref()?.state,
+                persistent: true,
+                xml: "<domain/>".to_owned(),
+                memory_mb: 1024,
+                disks: Vec::new(),
+                probes: Vec::new(),
+                host_cpu: None,
+            }),
+            ToCompute::CheckCanLiveMigrateDestination(_) => json!(DestinationCheck {
+                connect_address: self.host.to_string(),
+                inbound_address_set: false,
+                migration_port_probe: None,
+                directories: Vec::new(),
+                block_devices: Vec::new(),
+                graphics_listen_addr_vnc: None,
+                graphics_listen_addr_spice: None,
+                links: Vec::new(),
+            }),
+            ToCompute::CheckCanLiveMigrateSource(question) => json!(MigrateData {
+                name: question.guest.name,
+                xml: question.guest.xml,
+                persistent: true,
+                paused: false,
+                block_migration: false,
+                disks: Vec::new(),
+                destination: DestinationAddresses {
+                    host: question.destination_host,
+                    connect_address: question.found.connect_address,
+                    inbound_address_set: false,
+                    graphics_listen_addr_vnc: None,
+                    graphics_listen_addr_spice: None,
+                },
+            }),
+            ToCompute::LiveMigration(order) => {
+                tokio::spawn(self.clone().migrate(order.of));
+                return None;
+            }
+            ToCompute::GetFacts(_) => json!(self.facts(CallState::Unseen)),
+            ToCompute::PostLiveMigrationAtDestination(_) => {
+                let mut state = self.state();
+                state.sequence = 7;
+                let domains = state.guest.iter().map(|guest| domain(self.server, guest.state)).collect();
+                let (incarnation, sequence) = (self.life, state.sequence);
+                json!(DomainsReport { incarnation, sequence, complete: false, domains, gone: Vec::new(), unreadable: Vec::new() })
+            }
+            _ => Value::Null,
+        };
+        Some(answer)
+    }
+
+    fn facts(&self, call: CallState) -> HostFacts {
+        HostFacts { incarnation: self.life, guest: self.state().guest.clone(), job: None, call }
+    }
+
+    /// The source's part: leave, the call, the report.
+    async fn migrate(self, of: OfAttempt) {
+        let authority = Authority::Migration { attempt: of.attempt };
+        let request = GrantRequest { migration: of.migration, authority, kind: GrantKind::Start, incarnation: self.life };
+        let granted: Granted = self.ask(ToConductor::Grant(request)).await;
+        if self.state().stays_in_call {
+            return;
+        }
+        self.state().guest = None;
+        let report = MigrationReport {
+            migration: of.migration,
+            attempt: of.attempt,
+            server: of.server,
+            revision: Some(granted.revision),
+            facts: self.facts(CallState::Ended { error: None }),
+            result: None,
+            not_started: None,
+        };
+        self.bus.cast(&Address::Conductor, &Envelope::new(ToConductor::Report(report))).await.unwrap();
+    }
+}
