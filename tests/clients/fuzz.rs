@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::client::fuzzer;
+use crate::client::installed;
 use crate::cloud::Cloud;
 
 /// Test cases for one operation, at most, in one phase.
@@ -17,7 +17,7 @@ fn whatever_is_asked_the_answer_is_a_documented_one_and_never_a_5xx() {
     let cloud = Cloud::new();
     let vm = cloud.boot_on_h1("target");
     let mut command = Command::new("timeout");
-    command.arg(PATIENCE).arg(fuzzer()).arg("run").arg(format!("{}/openapi.json", cloud.api.base()));
+    command.arg(PATIENCE).arg(installed("schemathesis")).arg("run").arg(format!("{}/openapi.json", cloud.api.base()));
     command.args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance"]);
     command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", SEED, "--no-shrink"]);
     command.args(["--warnings", "off", "--workers", "2", "--continue-on-failure"]);

@@ -13,6 +13,7 @@ mod vm;
 
 mod administration;
 mod client;
+mod fuzz;
 mod http_basic;
 mod keystone;
 mod openstack;
