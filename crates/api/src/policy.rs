@@ -82,6 +82,18 @@ pub(crate) enum Rule {
     ServersDetailAllTenants,
     /// Use every filter on servers.
     ServersAllFilters,
+    /// Stop a server's CPUs.
+    ServersPause,
+    /// Let them go on.
+    ServersUnpause,
+    /// Start a server.
+    ServersStart,
+    /// Shut it down.
+    ServersStop,
+    /// Start it anew.
+    ServersReboot,
+    /// Remove it.
+    ServersDelete,
     /// Say what state a server is in.
     ServersResetState,
     /// Lock a server.
@@ -216,6 +228,12 @@ names!("policy rule", Rule {
     ServersIndexAllTenants = "os_compute_api:servers:index:get_all_tenants",
     ServersDetailAllTenants = "os_compute_api:servers:detail:get_all_tenants",
     ServersAllFilters = "os_compute_api:servers:allow_all_filters",
+    ServersPause = "os_compute_api:os-pause-server:pause",
+    ServersUnpause = "os_compute_api:os-pause-server:unpause",
+    ServersStart = "os_compute_api:servers:start",
+    ServersStop = "os_compute_api:servers:stop",
+    ServersReboot = "os_compute_api:servers:reboot",
+    ServersDelete = "os_compute_api:servers:delete",
     ServersResetState = "os_compute_api:os-admin-actions:reset_state",
     ServersLock = "os_compute_api:os-lock-server:lock",
     ServersUnlock = "os_compute_api:os-lock-server:unlock",
@@ -290,7 +308,13 @@ impl Rule {
             | Self::ServerMigrationsDelete
             | Self::MigrationsIndex => Check::ManagerOrAdmin,
             Self::AvailabilityZonesList | Self::Limits | Self::Extensions => Check::Everybody,
-            Self::ServersLock
+            Self::ServersPause
+            | Self::ServersUnpause
+            | Self::ServersStart
+            | Self::ServersStop
+            | Self::ServersReboot
+            | Self::ServersDelete
+            | Self::ServersLock
             | Self::ServersUnlock
             | Self::ServerGroupsCreate
             | Self::ServerGroupsDelete

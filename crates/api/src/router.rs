@@ -90,9 +90,10 @@ table! {
     }
     "/servers/{id}" {
         GET servers::show => [200], 1, None, "Show a server";
+        DELETE servers::power::delete => [204], 1, None, "End a server and remove its definition; its disks stay";
     }
     "/servers/{id}/action" {
-        POST servers::action::run => [202], 1, None, "Do something to a server: migrate, lock, unlock, reset its state";
+        POST servers::action::run => [202], 1, None, "Do something to a server: migrate, pause, unpause, start, stop, reboot, lock, unlock, reset its state";
     }
     "/servers/{id}/migrations" {
         GET server_migrations::index => [200], 23, None, "List a server's live migrations in progress";

@@ -19,6 +19,7 @@ pub mod findings;
 pub mod hosts;
 pub mod migrations;
 pub mod outbox;
+pub mod power;
 pub mod server_groups;
 pub mod servers;
 pub mod services;

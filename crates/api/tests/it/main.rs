@@ -18,6 +18,7 @@ mod live_migrate_legacy;
 mod locks;
 mod migrations;
 mod openapi;
+mod power;
 mod prechecks;
 mod races;
 mod server_groups;
