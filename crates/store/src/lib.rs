@@ -17,6 +17,7 @@ pub mod debts;
 pub mod error;
 pub mod findings;
 pub mod hosts;
+pub mod key_pairs;
 pub mod migrations;
 pub mod outbox;
 pub mod power;

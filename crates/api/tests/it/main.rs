@@ -11,6 +11,7 @@ mod fixture;
 mod flavors;
 mod hypervisors;
 mod instance_actions;
+mod keypairs;
 mod labels;
 mod latency;
 mod live_migrate;
