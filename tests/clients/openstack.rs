@@ -176,3 +176,33 @@ fn hypervisors_are_listed() {
     let matching = client.openstack_json(&["hypervisor", "list", "--matching", "h2"]);
     assert_eq!((matching.as_array().map(Vec::len), &matching[0]["Hypervisor Hostname"]), (Some(1), &json!("h2")), "{matching:#}");
 }
+
+#[test]
+fn a_server_is_paused_stopped_started_rebooted_and_deleted() {
+    let (cloud, client) = cloud();
+    cloud.set_option("compute-h1", "DEFAULT__SHUTDOWN_TIMEOUT", "2");
+    let vm = cloud.boot_on_h1("worked");
+    let becomes = |status: &str| {
+        vm.settled(SOON);
+        assert_eq!(vm.server()["status"], status);
+        assert_eq!(client.openstack_json(&["server", "show", "worked"])["status"], status);
+    };
+    for (verb, status) in [("pause", "PAUSED"), ("unpause", "ACTIVE"), ("stop", "SHUTOFF"), ("start", "ACTIVE")] {
+        client.openstack(&["server", verb, "worked"]);
+        becomes(status);
+    }
+    for kind in ["--soft", "--hard"] {
+        let printed = client.openstack(&["server", "reboot", kind, "--wait", "worked"]);
+        assert!(printed.contains("Complete"), "{printed}");
+        becomes("ACTIVE");
+    }
+    let said = client.openstack_refused(&["server", "start", "worked"]);
+    assert!(said.contains("Cannot 'start' instance") && said.contains("while it is in vm_state active"), "{said}");
+    let events = client.openstack_json(&["server", "event", "list", "worked"]);
+    let names: Vec<&Value> = events.as_array().expect("a list").iter().map(|event| &event["Action"]).collect();
+    assert_eq!(names, ["reboot", "reboot", "start", "stop", "unpause", "pause"], "{events:#}");
+    client.openstack(&["server", "delete", "--wait", "worked"]);
+    let said = client.openstack_refused(&["server", "show", "worked"]);
+    assert!(said.contains("No Server found for worked"), "{said}");
+    assert_eq!(vm.guest().state_on(&cloud.host("h1")).expect("domstate"), None);
+}

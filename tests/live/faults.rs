@@ -19,7 +19,7 @@ const SLOWLY: Duration = Duration::from_mins(2);
 
 /// libvirt's own account of the job on the guest's source.
 #[derive(Debug)]
-struct Job {
+pub(crate) struct Job {
     elapsed_ms: u64,
     processed: u64,
 }
@@ -36,7 +36,7 @@ fn job_at_work(cloud: &Cloud, vm: &Vm<'_>, host: &str) -> Job {
 }
 
 /// A guest on h1 on its slow way to h2, libvirt's job at work.
-fn on_its_way<'a>(cloud: &'a Cloud, name: &str) -> (Vm<'a>, Job) {
+pub(crate) fn on_its_way<'a>(cloud: &'a Cloud, name: &str) -> (Vm<'a>, Job) {
     cloud.cap_bandwidth("h1", SLOW_MIB_S);
     let vm = cloud.boot(&GuestSpec { interval_ms: QUIET_MS, ..GuestSpec::new(name, "h1") });
     vm.start_migration(Some("h2"));

@@ -51,6 +51,11 @@ impl<'a> Vm<'a> {
         self.cloud.api.post(microversion, &format!("/v2.1/servers/{}/action", self.id()), &json!({"os-migrateLive": body}))
     }
 
+    /// Any other action, by its body.
+    pub(crate) fn action_of(&self, body: &Value) -> Answer {
+        self.cloud.api.post(LATEST, &format!("/v2.1/servers/{}/action", self.id()), body)
+    }
+
     /// Asks for a live migration, asynchronously; `None` lets the scheduler choose.
     pub(crate) fn migrate(&self, host: Option<&str>) -> Answer {
         self.cloud.api.live_migrate(self.id(), host)

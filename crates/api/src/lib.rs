@@ -25,6 +25,7 @@ mod flavors;
 mod health;
 mod hypervisors;
 mod instance_actions;
+mod keypairs;
 mod limits;
 mod links;
 mod microversion;

@@ -17,7 +17,7 @@ use drover_common::names;
 
 use crate::context::Caller;
 use crate::error::ApiError;
-use expression::Expression;
+use expression::{Expression, Owner};
 use resolver::{BadRule, Resolver};
 
 /// Nova's base rules (`nova/policies/base.py`): what those of the endpoints refer to.
@@ -42,6 +42,8 @@ pub(crate) enum Check {
     Admin,
     /// A token, whatever is on it.
     Everybody,
+    /// The user whose it is, or the role `admin`.
+    AdminOrUser,
     /// The role `manager` in the same project, or admin.
     ManagerOrAdmin,
     /// The role `member` in the same project, or admin.
@@ -56,6 +58,7 @@ impl Check {
         match self {
             Self::Admin => "rule:context_is_admin",
             Self::Everybody => "@",
+            Self::AdminOrUser => "rule:context_is_admin or user_id:%(user_id)s",
             Self::ManagerOrAdmin => "rule:project_manager_or_admin",
             Self::MemberOrAdmin => "rule:project_member_or_admin",
             Self::ReaderOrAdmin => "rule:project_reader_or_admin",
@@ -82,6 +85,18 @@ pub(crate) enum Rule {
     ServersDetailAllTenants,
     /// Use every filter on servers.
     ServersAllFilters,
+    /// Stop a server's CPUs.
+    ServersPause,
+    /// Let them go on.
+    ServersUnpause,
+    /// Start a server.
+    ServersStart,
+    /// Shut it down.
+    ServersStop,
+    /// Start it anew.
+    ServersReboot,
+    /// Remove it.
+    ServersDelete,
     /// Say what state a server is in.
     ServersResetState,
     /// Lock a server.
@@ -184,6 +199,14 @@ pub(crate) enum Rule {
     ServerTagsDelete,
     /// Remove all.
     ServerTagsDeleteAll,
+    /// List a user's key pairs.
+    KeyPairsIndex,
+    /// Show one of them.
+    KeyPairsShow,
+    /// Store one.
+    KeyPairsCreate,
+    /// Remove one.
+    KeyPairsDelete,
     /// See what one's project may have, and has.
     Limits,
     /// The same of another project.
@@ -216,6 +239,12 @@ names!("policy rule", Rule {
     ServersIndexAllTenants = "os_compute_api:servers:index:get_all_tenants",
     ServersDetailAllTenants = "os_compute_api:servers:detail:get_all_tenants",
     ServersAllFilters = "os_compute_api:servers:allow_all_filters",
+    ServersPause = "os_compute_api:os-pause-server:pause",
+    ServersUnpause = "os_compute_api:os-pause-server:unpause",
+    ServersStart = "os_compute_api:servers:start",
+    ServersStop = "os_compute_api:servers:stop",
+    ServersReboot = "os_compute_api:servers:reboot",
+    ServersDelete = "os_compute_api:servers:delete",
     ServersResetState = "os_compute_api:os-admin-actions:reset_state",
     ServersLock = "os_compute_api:os-lock-server:lock",
     ServersUnlock = "os_compute_api:os-lock-server:unlock",
@@ -267,6 +296,10 @@ names!("policy rule", Rule {
     ServerTagsUpdate = "os_compute_api:os-server-tags:update",
     ServerTagsDelete = "os_compute_api:os-server-tags:delete",
     ServerTagsDeleteAll = "os_compute_api:os-server-tags:delete_all",
+    KeyPairsIndex = "os_compute_api:os-keypairs:index",
+    KeyPairsShow = "os_compute_api:os-keypairs:show",
+    KeyPairsCreate = "os_compute_api:os-keypairs:create",
+    KeyPairsDelete = "os_compute_api:os-keypairs:delete",
     Limits = "os_compute_api:limits",
     LimitsOtherProject = "os_compute_api:limits:other_project",
     Extensions = "os_compute_api:extensions",
@@ -289,8 +322,15 @@ impl Rule {
             | Self::ServerMigrationsForceComplete
             | Self::ServerMigrationsDelete
             | Self::MigrationsIndex => Check::ManagerOrAdmin,
+            Self::KeyPairsIndex | Self::KeyPairsShow | Self::KeyPairsCreate | Self::KeyPairsDelete => Check::AdminOrUser,
             Self::AvailabilityZonesList | Self::Limits | Self::Extensions => Check::Everybody,
-            Self::ServersLock
+            Self::ServersPause
+            | Self::ServersUnpause
+            | Self::ServersStart
+            | Self::ServersStop
+            | Self::ServersReboot
+            | Self::ServersDelete
+            | Self::ServersLock
             | Self::ServersUnlock
             | Self::ServerGroupsCreate
             | Self::ServerGroupsDelete
@@ -385,18 +425,24 @@ impl Policy {
     pub(crate) fn judge(&self, caller: Caller) -> Caller {
         // That one may not ask whether somebody is admin before it has said so.
         let caller = caller.with_admin(false);
-        let is_admin = self.context_is_admin.allows(&caller, &caller.project_id);
+        let is_admin = self.context_is_admin.allows(&caller, Owner::Project(&caller.project_id));
         caller.with_admin(is_admin)
     }
 
     /// Whether the caller may, on something of `project`.
     pub(crate) fn allows(&self, rule: Rule, caller: &Caller, project: &str) -> bool {
-        self.rules.get(&rule).is_some_and(|expression| expression.allows(caller, project))
+        self.rules.get(&rule).is_some_and(|expression| expression.allows(caller, Owner::Project(project)))
     }
 
     /// Refuses unless the caller may, on something of `project`.
     pub(crate) fn enforce(&self, rule: Rule, caller: &Caller, project: &str) -> Result<(), ApiError> {
         if self.allows(rule, caller, project) { Ok(()) } else { Err(ApiError::Forbidden(rule)) }
+    }
+
+    /// The same for what belongs to a user.
+    pub(crate) fn enforce_of_user(&self, rule: Rule, caller: &Caller, user: &str) -> Result<(), ApiError> {
+        let allowed = self.rules.get(&rule).is_some_and(|expression| expression.allows(caller, Owner::User(user)));
+        if allowed { Ok(()) } else { Err(ApiError::Forbidden(rule)) }
     }
 
     /// The same for what belongs to no project: the caller's own counts.

@@ -12,8 +12,8 @@ use crate::pipeline::{self, webob};
 use crate::servers::{metadata, tags};
 use crate::state::AppState;
 use crate::{
-    aggregates, availability_zones, extension, extensions, flavors, health, hypervisors, instance_actions, limits, migrations,
-    openapi, server_groups, server_migrations, servers, services, versions,
+    aggregates, availability_zones, extension, extensions, flavors, health, hypervisors, instance_actions, keypairs, limits,
+    migrations, openapi, server_groups, server_migrations, servers, services, versions,
 };
 
 /// The whole API as a service.
@@ -90,9 +90,10 @@ table! {
     }
     "/servers/{id}" {
         GET servers::show => [200], 1, None, "Show a server";
+        DELETE servers::power::delete => [204], 1, None, "End a server and remove its definition; its disks stay";
     }
     "/servers/{id}/action" {
-        POST servers::action::run => [202], 1, None, "Do something to a server: migrate, lock, unlock, reset its state";
+        POST servers::action::run => [202], 1, None, "Do something to a server: migrate, pause, unpause, start, stop, reboot, lock, unlock, reset its state";
     }
     "/servers/{id}/migrations" {
         GET server_migrations::index => [200], 23, None, "List a server's live migrations in progress";
@@ -129,6 +130,14 @@ table! {
         GET tags::show => [204], 26, None, "Look whether a server has a tag";
         PUT tags::update => [201, 204], 26, None, "Add it";
         DELETE tags::delete => [204], 26, None, "Remove it";
+    }
+    "/os-keypairs" {
+        GET keypairs::index => [200], 1, None, "List a user's key pairs";
+        POST keypairs::create => [200, 201], 1, None, "Store a public key";
+    }
+    "/os-keypairs/{name}" {
+        GET keypairs::show => [200], 1, None, "Show one of these";
+        DELETE keypairs::delete => [202, 204], 1, None, "Remove it";
     }
     "/limits" {
         GET limits::show => [200], 1, None, "Show what a project may have, and has";

@@ -171,7 +171,8 @@ pub(crate) async fn abort(
 fn check_migrating(server: &Server, verb: Verb) -> Result<(), ApiError> {
     match server.task_state {
         Some(TaskState::Migrating) => Ok(()),
-        None => Err(verb.refused_while_idle(server.uuid)),
+        // A migration may still be under way: who deletes the server has asked for its end.
+        _ => Err(verb.refused_while_idle(server.uuid)),
     }
 }
 

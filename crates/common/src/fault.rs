@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostName, ServerId};
 use crate::names;
+use crate::power::PowerAction;
 
 /// Nova's exception classes that live migration can meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +51,8 @@ pub enum FaultClass {
     ComputeHostNotFound,
     /// The guest runs on no host any more.
     InstanceLost,
+    /// A power action failed. Stands for Nova's `InstancePowerOffFailure`, `InstanceRebootFailure` and their like: the text says which.
+    InstancePowerFailure,
     /// Asked for something that is not built (yet).
     NotImplemented,
     /// This side has no connection to the message broker: says nothing about anybody else.
@@ -77,6 +80,7 @@ names!("exception class", FaultClass {
     InstanceNotFound = "InstanceNotFound",
     ComputeHostNotFound = "ComputeHostNotFound",
     InstanceLost = "InstanceLost",
+    InstancePowerFailure = "InstancePowerFailure",
     NotImplemented = "NotImplemented",
     MessageDeliveryFailure = "MessageDeliveryFailure",
     UnsupportedVersion = "UnsupportedVersion",
@@ -110,6 +114,7 @@ impl FaultClass {
             | Self::MigrationAborted
             | Self::InstanceNotFound
             | Self::InstanceLost
+            | Self::InstancePowerFailure
             | Self::NotImplemented
             | Self::MessageDeliveryFailure
             | Self::UnsupportedVersion
@@ -140,6 +145,7 @@ impl FaultClass {
             | Self::InstanceInvalidState
             | Self::InstanceNotFound
             | Self::InstanceLost
+            | Self::InstancePowerFailure
             | Self::NotImplemented
             | Self::MessageDeliveryFailure
             | Self::Unexpected => false,
@@ -166,6 +172,7 @@ impl FaultClass {
             | Self::MigrationPreCheckError
             | Self::MigrationError
             | Self::InstanceLost
+            | Self::InstancePowerFailure
             | Self::MessageDeliveryFailure
             | Self::UnsupportedVersion
             | Self::Unexpected => 500,
@@ -322,6 +329,11 @@ impl Fault {
         )
     }
 
+    /// A power action failed, or nobody can tell whether it did.
+    pub fn power_action(action: PowerAction, reason: impl fmt::Display) -> Self {
+        Self::new(FaultClass::InstancePowerFailure, format!("{}: {reason}", action.rule().failed))
+    }
+
     /// Asked for something that is not built.
     pub fn not_implemented(what: impl fmt::Display) -> Self {
         Self::new(FaultClass::NotImplemented, format!("Not implemented: {what}"))
@@ -353,6 +365,7 @@ impl Fault {
             FaultClass::MigrationError
             | FaultClass::MigrationAborted
             | FaultClass::InstanceLost
+            | FaultClass::InstancePowerFailure
             | FaultClass::NotImplemented
             | FaultClass::InstanceNotFound => self,
             _ => Self::migration_error(self.message),

@@ -60,6 +60,17 @@ impl fmt::Display for MigrationId {
     }
 }
 
+/// The integer id of a power action: fences agents, which ask for leave with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PowerActionId(pub i64);
+
+impl fmt::Display for PowerActionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The fencing token of a migration. It changes only with a new destination or with the decision to roll back; an agent that
 /// still works for an older attempt is refused every grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ pub mod host;
 pub mod ids;
 pub mod lifecycle;
 pub mod migration;
+pub mod power;
 pub mod rpc;
 pub mod server;
 pub mod server_group;

@@ -81,8 +81,31 @@ names!("vm_state", VmState { Active = "active", Paused = "paused", Stopped = "st
 pub enum TaskState {
     /// A live migration is under way.
     Migrating,
+    /// Its CPUs are being stopped.
+    Pausing,
+    /// They are being let go on.
+    Unpausing,
+    /// It is being started.
+    PoweringOn,
+    /// It is being shut down.
+    PoweringOff,
+    /// It is being shut down and started again.
+    Rebooting,
+    /// It is being ended and started again.
+    RebootingHard,
+    /// It is being removed.
+    Deleting,
 }
-names!("task_state", TaskState { Migrating = "migrating" });
+names!("task_state", TaskState {
+    Migrating = "migrating",
+    Pausing = "pausing",
+    Unpausing = "unpausing",
+    PoweringOn = "powering-on",
+    PoweringOff = "powering-off",
+    Rebooting = "rebooting",
+    RebootingHard = "rebooting_hard",
+    Deleting = "deleting",
+});
 
 /// What the hypervisor last said of the guest (`nova/compute/power_state.py`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,6 +168,10 @@ pub enum ServerStatus {
     Paused,
     /// Being live-migrated.
     Migrating,
+    /// Being shut down and started again.
+    Reboot,
+    /// Being ended and started again.
+    HardReboot,
     /// Shut off.
     Shutoff,
     /// Needs an operator.
@@ -156,6 +183,8 @@ names!("status", ServerStatus {
     Active = "ACTIVE",
     Paused = "PAUSED",
     Migrating = "MIGRATING",
+    Reboot = "REBOOT",
+    HardReboot = "HARD_REBOOT",
     Shutoff = "SHUTOFF",
     Error = "ERROR",
     Deleted = "DELETED",
@@ -166,8 +195,10 @@ impl ServerStatus {
     pub const fn of(vm_state: VmState, task_state: Option<TaskState>) -> Self {
         match (vm_state, task_state) {
             (VmState::Active | VmState::Paused, Some(TaskState::Migrating)) => Self::Migrating,
-            (VmState::Active, None) => Self::Active,
-            (VmState::Paused, None) => Self::Paused,
+            (VmState::Active, Some(TaskState::Rebooting)) => Self::Reboot,
+            (VmState::Active, Some(TaskState::RebootingHard)) => Self::HardReboot,
+            (VmState::Active, _) => Self::Active,
+            (VmState::Paused, _) => Self::Paused,
             (VmState::Stopped, _) => Self::Shutoff,
             (VmState::Error, _) => Self::Error,
             (VmState::Deleted, _) => Self::Deleted,
@@ -221,6 +252,21 @@ mod tests {
         for &vm_state in VmState::ALL {
             let shows = ServerStatus::of(vm_state, Some(TaskState::Migrating)) == ServerStatus::Migrating;
             assert_eq!(shows, matches!(vm_state, VmState::Active | VmState::Paused), "{vm_state}");
+        }
+    }
+
+    #[test]
+    fn a_reboot_shows_for_active_servers_and_no_other_power_action_shows() {
+        for &vm_state in VmState::ALL {
+            for &task_state in TaskState::ALL {
+                let shown = ServerStatus::of(vm_state, Some(task_state));
+                match (vm_state, task_state) {
+                    (VmState::Active, TaskState::Rebooting) => assert_eq!(shown, ServerStatus::Reboot),
+                    (VmState::Active, TaskState::RebootingHard) => assert_eq!(shown, ServerStatus::HardReboot),
+                    (VmState::Active | VmState::Paused, TaskState::Migrating) => {}
+                    _ => assert_eq!(shown, ServerStatus::of(vm_state, None), "{vm_state} {task_state}"),
+                }
+            }
         }
     }
 

@@ -3,8 +3,9 @@
 
 use drover_common::fault::Fault;
 use drover_common::host::HostInventory;
-use drover_common::ids::{Attempt, HostName, Incarnation, MessageId, MigrationId, RequestId, Revision, ServerId};
+use drover_common::ids::{Attempt, HostName, Incarnation, MessageId, MigrationId, PowerActionId, RequestId, Revision, ServerId};
 use drover_common::migration::{JobResult, Progress};
+use drover_common::power::PowerAction;
 use drover_common::rpc::envelope::{Envelope, MAX_MESSAGE_BYTES, UserContext, VERSION, decode};
 use drover_common::rpc::latest::*;
 use drover_common::server::Flavor;
@@ -192,6 +193,7 @@ fn messages_to_a_compute_agent() {
         ToCompute::ResumeGuest(of()),
         ToCompute::SuspendGuest(of()),
         ToCompute::DiscardGuest(of()),
+        ToCompute::Power(PowerOrder { id: PowerActionId(9), server, action: PowerAction::RebootSoft }),
         ToCompute::ReportDomains,
     ];
     for message in messages {
@@ -225,6 +227,8 @@ fn messages_to_a_conductor() {
         ToConductor::Heartbeat { incarnation: life() },
         ToConductor::Domains(domains()),
         ToConductor::Grant(grant),
+        ToConductor::WakePower { power_action: PowerActionId(9) },
+        ToConductor::GrantPower(PowerGrantRequest { id: PowerActionId(9), incarnation: life() }),
         ToConductor::Progress(ProgressReport { of: of(), progress }),
         ToConductor::Report(report),
     ];
@@ -252,6 +256,10 @@ fn answers() {
         }
     );
     assert_json_snapshot!("answer.grant", Granted { revision: Revision(5), abort_requested: false });
+    assert_json_snapshot!("answer.power.under_way", PowerProgress::UnderWay);
+    assert_json_snapshot!("answer.power.done", PowerProgress::Done { report: domains() });
+    let fault = Fault::power_action(PowerAction::Stop, "libvirt on h1: no");
+    assert_json_snapshot!("answer.power.failed", PowerProgress::Failed { fault, report: None });
     assert_json_snapshot!("answer.fault", Fault::precheck("no"));
 }
 

@@ -17,7 +17,7 @@ use tracing::{Instrument, debug, info_span, warn};
 use crate::actor::Command;
 use crate::context::Context;
 use crate::migration::{destination, discard, post, power, rollback, source};
-use crate::{domains, facts, prechecks, registration};
+use crate::{domains, facts, power as power_actions, prechecks, registration};
 
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
@@ -90,6 +90,7 @@ async fn handle(ctx: &Arc<Context>, incoming: Incoming, message: ToCompute) {
         ToCompute::ResumeGuest(of) => answer(ctx, incoming, power::resume_guest(ctx, of)).await,
         ToCompute::SuspendGuest(of) => answer(ctx, incoming, power::suspend_guest(ctx, of)).await,
         ToCompute::DiscardGuest(of) => answer(ctx, incoming, discard::discard_guest(ctx, of)).await,
+        ToCompute::Power(order) => answer(ctx, incoming, power_actions::power(ctx, order)).await,
         ToCompute::ReportDomains => {
             ctx.domains.request();
             incoming.ack().await;

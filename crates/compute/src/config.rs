@@ -36,6 +36,8 @@ pub struct Options {
     pub monitor_interval: Duration,
     /// Between two heartbeats.
     pub report_interval: Duration,
+    /// How long a guest has to shut down by itself.
+    pub shutdown_timeout: Duration,
     /// Where VNC of arriving guests listens.
     pub vnc_server_listen: Option<String>,
     /// Where SPICE of arriving guests listens.
@@ -84,6 +86,7 @@ impl Options {
             policy: PolicyOptions::new(libvirt),
             monitor_interval: Duration::from_secs(libvirt.live_migration_monitor_interval),
             report_interval: Duration::from_secs(default.report_interval),
+            shutdown_timeout: Duration::from_secs(default.shutdown_timeout),
             vnc_server_listen: text(&libvirt.vnc_server_listen),
             spice_server_listen: text(&libvirt.spice_server_listen),
             migration_ports: libvirt.migration_port_min..=libvirt.migration_port_max,

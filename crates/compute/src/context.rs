@@ -14,6 +14,7 @@ use crate::domains::Domains;
 use crate::driver::Driver;
 use crate::inventory;
 use crate::ledger::Ledger;
+use crate::power::Powers;
 use crate::prechecks::cpu::CapabilityCache;
 use crate::resume::Resumption;
 use crate::storage::probe::Probes;
@@ -34,6 +35,8 @@ pub struct Context {
     pub ledger: Ledger,
     /// Migrations under way.
     pub actors: Actors,
+    /// Power actions.
+    pub powers: Powers,
     /// Migrations that arrive.
     pub arrivals: Arrivals,
     /// What the conductor said is to be watched.
@@ -60,6 +63,7 @@ impl Context {
             life,
             ledger: Ledger::default(),
             actors: Actors::default(),
+            powers: Powers::default(),
             arrivals: Arrivals::default(),
             resumption: Resumption::default(),
             capabilities: CapabilityCache::default(),

@@ -97,6 +97,11 @@ impl Domains {
         Ok((report, again))
     }
 
+    /// Looks at one domain: it is in the report, or among what is gone.
+    pub async fn of(&self, ctx: &Context, server: ServerId) -> Result<DomainsReport, DriverError> {
+        Ok(self.look(ctx, Some(vec![server]), &Again::new()).await?.0)
+    }
+
     /// A report on one domain that was just looked at. What was looked at before has a lower number, what comes after a higher one.
     pub fn of_one(&self, ctx: &Context, domain: DomainReport) -> DomainsReport {
         DomainsReport {

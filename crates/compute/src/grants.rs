@@ -7,6 +7,7 @@ use drover_common::fault::{Fault, FaultClass};
 use drover_common::ids::MigrationId;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{Authority, GrantKind, GrantRequest, Granted, OfAttempt, ToConductor};
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -52,29 +53,31 @@ pub async fn ask(ctx: &Context, of: OfAttempt, kind: GrantKind) -> Result<Grante
     ask_by(ctx, of.migration, authority, kind).await
 }
 
-/// Asks for leave, for as long as nobody says yes or no.
+/// The same by any right.
 pub async fn ask_by(ctx: &Context, migration: MigrationId, authority: Authority, kind: GrantKind) -> Result<Granted, NotGranted> {
-    let asked = ctx.life.stop.run_until_cancelled(ask_until_answered(ctx, migration, authority, kind)).await;
+    ask_for(ctx, ToConductor::Grant(GrantRequest { migration, authority, kind, incarnation: ctx.incarnation })).await
+}
+
+/// Asks a question about leave, for as long as nobody says yes or no.
+pub async fn ask_for<R: DeserializeOwned>(ctx: &Context, message: ToConductor) -> Result<R, NotGranted> {
+    let asked = ctx.life.stop.run_until_cancelled(ask_until_answered(ctx, message)).await;
     asked.unwrap_or(Err(NotGranted::Stopping))
 }
 
-async fn ask_until_answered(
-    ctx: &Context,
-    migration: MigrationId,
-    authority: Authority,
-    kind: GrantKind,
-) -> Result<Granted, NotGranted> {
+async fn ask_until_answered<R: DeserializeOwned>(ctx: &Context, message: ToConductor) -> Result<R, NotGranted> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let request = GrantRequest { migration, authority, kind, incarnation: ctx.incarnation };
-        let question = Envelope::new(ToConductor::Grant(request));
+        let question = Envelope::new(message.clone());
         let last = match ctx.bus.call(&Address::Conductor, &question, WITHIN).await {
             Ok(granted) => return Ok(granted),
-            // "Unexpected" is a conductor that lost its database: that says nothing about the row.
-            Err(CallError::Fault(fault)) if fault.class != FaultClass::Unexpected => return Err(NotGranted::Refused(fault)),
+            // "Unexpected" is a conductor that lost its database, "UnsupportedVersion" one of an older release, which does not know
+            // the question: neither says anything about the row.
+            Err(CallError::Fault(fault)) if !matches!(fault.class, FaultClass::Unexpected | FaultClass::UnsupportedVersion) => {
+                return Err(NotGranted::Refused(fault));
+            }
             Err(error) => error,
         };
-        debug!(migration.id = %migration, error = %last, "leave not answered");
+        debug!(kind = question.message.name(), error = %last, "leave not answered");
         if Instant::now() + PAUSE >= deadline {
             return Err(NotGranted::NoAnswer { last });
         }

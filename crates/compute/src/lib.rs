@@ -25,6 +25,7 @@ pub mod inventory;
 pub mod ledger;
 pub mod lock;
 pub mod migration;
+pub mod power;
 pub mod prechecks;
 pub mod registration;
 pub mod reports;

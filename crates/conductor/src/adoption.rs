@@ -83,6 +83,8 @@ pub(crate) fn reported(
 /// `vm_state` follows the guest; an operator's `error` stays on a guest that is off.
 fn followed(server: &Server, state: GuestState) -> VmState {
     match (server.vm_state, state) {
+        // A power action is under way: its end says what it came to.
+        (old, _) if server.task_state.is_some() && server.deleted_at.is_none() => old,
         (VmState::Error, state) if !state.is_active() => VmState::Error,
         // A foreign migration stops the guest for a moment: no reason to call it paused.
         (old @ (VmState::Active | VmState::Paused), GuestState::PausedMigration | GuestState::PausedPostCopy) => old,
@@ -106,6 +108,7 @@ pub(crate) fn gone(observer: Observer<'_>, known: Option<&Server>, open: Option<
 mod tests {
     use drover_common::ids::{HostName, Incarnation};
     use drover_common::migration::MigrationStatus;
+    use drover_common::server::TaskState;
 
     use super::*;
     use crate::testing::{domain, migration, server};
@@ -194,6 +197,14 @@ mod tests {
         assert!(matches!(decision, Decision::Finding { kind: FindingKind::ForeignJob, .. }), "{decision:?}");
         let stands = reported(observer, Some(&known), None, &domain(GuestState::PausedMigration));
         assert_eq!(stands, Decision::Adopt { vm_state: VmState::Active });
+    }
+
+    #[test]
+    fn a_guest_that_is_off_for_the_moment_of_a_reboot_is_not_stopped() {
+        let (h1, _) = hosts();
+        let known = Server { task_state: Some(TaskState::Rebooting), ..server("h1") };
+        let decision = reported(from(&h1, Incarnation::random(), 1), Some(&known), None, &domain(GuestState::ShutOff));
+        assert_eq!(decision, Decision::Adopt { vm_state: VmState::Active });
     }
 
     #[test]

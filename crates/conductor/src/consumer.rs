@@ -83,6 +83,8 @@ impl Conductor {
         let reply_to = incoming.reply_to();
         match (&incoming.sender, message) {
             (_, ToConductor::Wake { migration }) => self.start_drive(migration, None).await,
+            (Sender::Control, ToConductor::WakePower { power_action }) => self.start_power(power_action).await,
+            (Sender::Agent(host), ToConductor::GrantPower(request)) => self.grant_power(host, request, reply_to.as_ref()).await,
             (Sender::Control, ToConductor::MigrateServer(message)) => match dispatch::kind(&message) {
                 Ok(Kind::Live) => self.start_drive(message.migration, None).await,
                 Ok(Kind::Cold) => self.refuse(message.migration, Fault::not_implemented("cold migration")).await,

@@ -12,6 +12,7 @@
 //! | [`tasks`] | the steps: `LiveMigrationTask` and what comes after it |
 //! | [`scheduler`] | filters and weighers, pure |
 //! | [`grants`] | leave for what cannot be taken back |
+//! | [`power`] | pause, start, stop, reboot, delete |
 //! | [`reports`] | what agents say of a copy |
 //! | [`hosts`], [`adoption`] | what agents say of their hosts and domains |
 //! | [`notifications`] | Nova's versioned notifications, best effort |
@@ -27,6 +28,7 @@ mod grants;
 mod hosts;
 mod notifications;
 mod outbox_publisher;
+mod power;
 mod queue;
 pub mod recovery;
 mod reports;

@@ -50,6 +50,7 @@ impl Conductor {
                     Ok(()) = connections.changed() => {} // The broker is back: whatever waited for it goes on.
                 }
                 conductor.sweep_rows().await;
+                logged("power actions", conductor.sweep_power().await);
                 logged("outbox", conductor.publish_left_over().await);
             }
         });

@@ -20,10 +20,10 @@ use drover_store::actions::{self, names};
 use drover_store::audit;
 use drover_store::migrations::{self, Migration, NewMigration, ONE_OPEN_PER_SERVER};
 use drover_store::servers::{self, Server};
-use drover_store::{PgConnection, StoreError, Transaction, commit};
+use drover_store::{StoreError, Transaction, commit, power};
 
-use super::outbox;
 use super::prechecks::Expected;
+use super::{busy, outbox};
 use crate::context::Asked;
 use crate::error::ApiError;
 use crate::servers::state::Verb;
@@ -44,17 +44,16 @@ pub(crate) struct LiveMigrate {
     pub(crate) wait: bool,
 }
 
+/// The states from which a server is migrated.
+const FROM: &[VmState] = &[VmState::Active, VmState::Paused];
+
 /// Refuses a server that is not free to be migrated, as Nova does before it looks at the host. The compare-and-swap in [`accept`]
 /// decides.
 pub(crate) async fn check_free(tx: &mut Transaction, server: &Server, verb: Verb) -> Result<(), ApiError> {
-    if !matches!(server.vm_state, VmState::Active | VmState::Paused) {
-        return Err(verb.refused(server.uuid, "vm_state", server.vm_state.as_str()));
-    }
-    if server.task_state.is_none() {
+    if FROM.contains(&server.vm_state) && server.task_state.is_none() {
         return Ok(());
     }
-    let open = migrations::open_of_server(tx, server.uuid).await?;
-    Err(not_free(server, open.as_ref(), verb))
+    Err(busy::refusal(tx, server.uuid, FROM, verb).await?)
 }
 
 /// Makes the migration durable and ends the transaction, or says who was first. Returns the wait for its prechecks, if the caller
@@ -69,13 +68,17 @@ pub(crate) async fn accept(
 ) -> Result<Option<Expected>, ApiError> {
     // From here on the row as it was claimed counts: until now the server could still have moved to another host.
     let Some(server) = servers::claim_task_state(&mut tx, server, TaskState::Migrating).await? else {
-        return Err(taken(&mut tx, server, verb).await?);
+        return Err(busy::refusal(&mut tx, server, FROM, verb).await?);
     };
+    if !power::open_of_server(&mut tx, server.uuid).await?.is_empty() {
+        drop(tx); // `os-resetState` freed the server while something was still being done to it. Nothing of the claim is kept.
+        return Err(busy::refusal(&mut *app.store().connection().await?, server.uuid, FROM, verb).await?);
+    }
     let id = match insert(app, &mut tx, asked, &server, wish).await {
         Ok(id) => id,
         Err(error) if error.broken_constraint() == Some(ONE_OPEN_PER_SERVER) => {
             drop(tx); // Nothing of it was kept.
-            return Err(taken(&mut *app.store().connection().await?, server.uuid, verb).await?);
+            return Err(busy::refusal(&mut *app.store().connection().await?, server.uuid, FROM, verb).await?);
         }
         Err(error) => return Err(error.into()),
     };
@@ -116,31 +119,6 @@ async fn insert(
         reply_to: wish.wait.then(|| app.bus().own_address().to_string()),
     };
     migrations::insert(tx, &new).await
-}
-
-/// The refusal for a server that somebody else took in this moment.
-async fn taken(conn: &mut PgConnection, server: ServerId, verb: Verb) -> Result<ApiError, StoreError> {
-    let Some(now) = servers::get(conn, server).await? else {
-        return Ok(ApiError::server_not_found(&server.to_string()));
-    };
-    let open = migrations::open_of_server(conn, server).await?;
-    Ok(not_free(&now, open.as_ref(), verb))
-}
-
-/// The refusal for a server that somebody else has, naming the migration that has it. (Nova says 500 to the loser of a race.)
-fn not_free(server: &Server, open: Option<&Migration>, verb: Verb) -> ApiError {
-    let named = open.map_or_else(String::new, |migration| format!(": migration {} is {}", migration.id, migration.status));
-    let (attribute, state) = match (server.task_state, server.vm_state) {
-        (Some(task_state), VmState::Active | VmState::Paused) => ("task_state", task_state.as_str()),
-        (_, VmState::Deleted) => return ApiError::server_not_found(&server.uuid.to_string()),
-        (_, vm_state @ (VmState::Stopped | VmState::Error)) => ("vm_state", vm_state.as_str()),
-        // Free in itself, but a migration of it has not ended.
-        (None, VmState::Active | VmState::Paused) => ("task_state", TaskState::Migrating.as_str()),
-    };
-    match verb.refused(server.uuid, attribute, state) {
-        ApiError::Conflict(text) => ApiError::Conflict(text + &named),
-        other => other,
-    }
 }
 
 /// Asks for the end of a migration. `Err` with the status that it has meanwhile when it cannot be aborted any more.

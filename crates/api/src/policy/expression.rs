@@ -1,7 +1,7 @@
 //! oslo.policy's language, as far as Nova's rules use it:
 //!
 //! ```text
-//! role:NAME   rule:NAME   project_id:%(project_id)s   user_id:ID   is_admin:True   is_admin_project:True   @   !
+//! role:NAME   rule:NAME   project_id:%(project_id)s   user_id:%(user_id)s   user_id:ID   is_admin:True   is_admin_project:True   @   !
 //! not A       A and B     A or B                      (A)          (nothing, like @: everybody)
 //! ```
 //!
@@ -48,25 +48,37 @@ pub(super) enum Value {
     Literal(String),
     /// `%(project_id)s`: the project of what is asked for.
     ItsProject,
+    /// `%(user_id)s`: its user.
+    ItsUser,
+}
+
+/// Whose is what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner<'a> {
+    /// A project's.
+    Project(&'a str),
+    /// A user's.
+    User(&'a str),
 }
 
 impl Expression {
-    /// Whether the caller may, on something of `project`.
-    pub(super) fn allows(&self, caller: &Caller, project: &str) -> bool {
+    /// Whether the caller may, on something of `owner`.
+    pub(super) fn allows(&self, caller: &Caller, owner: Owner<'_>) -> bool {
         match self {
             Self::Everybody => true,
             Self::Nobody => false,
             Self::Role(role) => caller.has_role(role),
             Self::Is(attribute, value) => {
-                let expected = match value {
-                    Value::Literal(text) => text,
-                    Value::ItsProject => project,
+                let expected = match (value, owner) {
+                    (Value::Literal(text), _) => Some(text.as_str()),
+                    (Value::ItsProject, Owner::Project(id)) | (Value::ItsUser, Owner::User(id)) => Some(id),
+                    (Value::ItsProject, Owner::User(_)) | (Value::ItsUser, Owner::Project(_)) => None,
                 };
-                attribute.of(caller) == expected
+                expected == Some(attribute.of(caller))
             }
-            Self::Not(other) => !other.allows(caller, project),
-            Self::All(each) => each.iter().all(|one| one.allows(caller, project)),
-            Self::Any(each) => each.iter().any(|one| one.allows(caller, project)),
+            Self::Not(other) => !other.allows(caller, owner),
+            Self::All(each) => each.iter().all(|one| one.allows(caller, owner)),
+            Self::Any(each) => each.iter().any(|one| one.allows(caller, owner)),
         }
     }
 
@@ -189,8 +201,8 @@ impl<'a> Parser<'a> {
         if value.is_empty() {
             return Err(format!("{word} names nothing"));
         }
-        if value.contains("%(") && (kind == "role" || kind == "rule" || value != "%(project_id)s") {
-            return Err(format!("{value} is not known of what is asked for (known: %(project_id)s)"));
+        if value.contains("%(") && (kind == "role" || kind == "rule" || !["%(project_id)s", "%(user_id)s"].contains(&value)) {
+            return Err(format!("{value} is not known of what is asked for (known: %(project_id)s, %(user_id)s)"));
         }
         if kind == "rule" {
             return (self.rule)(value);
@@ -201,7 +213,11 @@ impl<'a> Parser<'a> {
         let attribute = Attribute::named(kind).ok_or_else(|| {
             format!("{word} checks what callers do not have (known: role, rule, user_id, project_id, is_admin, is_admin_project)")
         })?;
-        let value = if value.starts_with("%(") { Value::ItsProject } else { Value::Literal(value.trim_matches('\'').to_owned()) };
+        let value = match value {
+            "%(project_id)s" => Value::ItsProject,
+            "%(user_id)s" => Value::ItsUser,
+            text => Value::Literal(text.trim_matches('\'').to_owned()),
+        };
         Ok(Expression::Is(attribute, value))
     }
 }
@@ -228,7 +244,7 @@ mod tests {
 
     /// Whether the user `u` of the project `p` may, with these roles.
     fn allows(text: &str, roles: &[&str], project: &str) -> bool {
-        parse(text).allows(&Caller::new("u", "p", roles), project)
+        parse(text).allows(&Caller::new("u", "p", roles), Owner::Project(project))
     }
 
     #[test]
@@ -237,6 +253,8 @@ mod tests {
         assert!(allows("rule:x", &["as-in-x"], "q"));
         assert!(allows("project_id:%(project_id)s", &[], "p") && !allows("project_id:%(project_id)s", &[], "q"));
         assert!(allows("project_id:p", &[], "q") && allows("user_id:'u'", &[], "q") && !allows("user_id:v", &[], "q"));
+        let of_user = |user| parse("user_id:%(user_id)s").allows(&Caller::new("u", "p", &[]), Owner::User(user));
+        assert!(of_user("u") && !of_user("v") && !allows("user_id:%(user_id)s", &[], "u"));
         assert!(allows("is_admin:True", &["admin"], "q") && allows("is_admin:False", &[], "q"));
         assert!(allows("is_admin_project:True", &[], "q"));
         assert!(allows("@", &[], "q") && allows("", &[], "q") && !allows("!", &["admin"], "q"));

@@ -71,7 +71,7 @@ fn what_cannot_be_is_refused_by_name() {
             "domain_id:default",
             "admin_api: domain_id:default checks what callers do not have (known: role, rule, user_id, project_id, is_admin, is_admin_project)",
         ),
-        ("admin_api", "user_id:%(user_id)s", "admin_api: %(user_id)s is not known of what is asked for (known: %(project_id)s)"),
+        ("admin_api", "user_id:%(id)s", "admin_api: %(id)s is not known of what is asked for (known: %(project_id)s, %(user_id)s)"),
         ("admin_api", "rule:admin_api", "admin_api: refers to itself"),
     ] {
         assert_eq!(overridden(&[(name, text)]).unwrap_err().to_string(), says, "{text}");

@@ -4,10 +4,11 @@
 
 use axum::extract::State;
 use drover_common::names;
+use drover_common::power::PowerAction;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{live_migrate, lock, reset_state};
+use super::{live_migrate, lock, power, reset_state};
 use crate::context::Call;
 use crate::error::ApiError;
 use crate::extract::{Body, Path};
@@ -24,8 +25,28 @@ enum Action {
     Lock,
     /// Unlock it.
     Unlock,
+    /// Stop its CPUs.
+    Pause,
+    /// Let them go on.
+    Unpause,
+    /// Start it.
+    Start,
+    /// Shut it down.
+    Stop,
+    /// Start it anew.
+    Reboot,
 }
-names!("action", Action { LiveMigrate = "os-migrateLive", ResetState = "os-resetState", Lock = "lock", Unlock = "unlock" });
+names!("action", Action {
+    LiveMigrate = "os-migrateLive",
+    ResetState = "os-resetState",
+    Lock = "lock",
+    Unlock = "unlock",
+    Pause = "pause",
+    Unpause = "unpause",
+    Start = "os-start",
+    Stop = "os-stop",
+    Reboot = "reboot",
+});
 
 /// `POST /servers/{id}/action`
 pub(crate) async fn run(State(app): State<AppState>, call: Call, Path([id]): Path<1>, body: Body) -> Result<StatusCode, ApiError> {
@@ -35,6 +56,11 @@ pub(crate) async fn run(State(app): State<AppState>, call: Call, Path([id]): Pat
         Ok(Action::ResetState) => reset_state::run(&app, &call, &id, &body).await?,
         Ok(Action::Lock) => lock::lock(&app, &call, &id, &body).await?,
         Ok(Action::Unlock) => lock::unlock(&app, &call, &id).await?,
+        Ok(Action::Pause) => power::run(&app, &call, &id, PowerAction::Pause).await?,
+        Ok(Action::Unpause) => power::run(&app, &call, &id, PowerAction::Unpause).await?,
+        Ok(Action::Start) => power::run(&app, &call, &id, PowerAction::Start).await?,
+        Ok(Action::Stop) => power::run(&app, &call, &id, PowerAction::Stop).await?,
+        Ok(Action::Reboot) => power::run(&app, &call, &id, power::reboot(&call, &body)?).await?,
         Err(_) => return Err(no_such_action(name)),
     }
     Ok(StatusCode::ACCEPTED)

@@ -90,7 +90,7 @@ impl Given<'_> {
             Some(())
         }
         read(&mut filter.uuid, self.to_admins("uuid"), |text| lookup::uuid(text).map(|id| id.0))?;
-        read(&mut filter.task_state, self.to_most("task_state"), |text| text.parse().ok())?;
+        read(&mut filter.task_states, self.to_most("task_state"), |text| text.parse().ok().map(|state| vec![state]))?;
         read(&mut filter.vm_states, self.to_most("vm_state"), |text| text.parse().ok().map(|state| vec![state]))?;
         read(&mut filter.locked_by, self.to_admins("locked_by"), |text| text.parse().ok())?;
         read(&mut filter.power_state, self.to_most("power_state"), |text| text.parse().ok())?;
@@ -172,11 +172,9 @@ fn is_true(text: &str) -> bool {
 }
 
 /// Nova's statuses that no server here can be in.
-const NEVER_HERE: [&str; 14] = [
+const NEVER_HERE: [&str; 12] = [
     "BUILD",
-    "HARD_REBOOT",
     "PASSWORD",
-    "REBOOT",
     "REBUILD",
     "RESCUE",
     "RESIZE",
@@ -205,10 +203,11 @@ fn with_status(call: &Call, mut filter: Filter, statuses: &[&str], everything: b
         return if exists || call.version < v2(38) { Ok(None) } else { Err(ApiError::bad_request("Invalid status value")) };
     }
     let of = |vm_state: VmState, task_state: Option<TaskState>| known.contains(&ServerStatus::of(vm_state, task_state));
-    let vm_states = VmState::ALL.iter().copied().filter(|&vm_state| of(vm_state, None) || of(vm_state, Some(TaskState::Migrating)));
-    filter.vm_states = Some(vm_states.collect());
+    let when_busy = |vm_state: VmState| TaskState::ALL.iter().any(|&task_state| of(vm_state, Some(task_state)));
+    filter.vm_states = Some(VmState::ALL.iter().copied().filter(|&state| of(state, None) || when_busy(state)).collect());
     if !VmState::ALL.iter().any(|&vm_state| of(vm_state, None)) {
-        filter.task_state = Some(TaskState::Migrating);
+        let shows = |task_state: TaskState| VmState::ALL.iter().any(|&vm_state| of(vm_state, Some(task_state)));
+        filter.task_states = Some(TaskState::ALL.iter().copied().filter(|&task_state| shows(task_state)).collect());
     }
     Ok(Some(filter))
 }

@@ -7,6 +7,7 @@ mod live_migrate;
 mod lock;
 pub(crate) mod lookup;
 pub(crate) mod metadata;
+pub(crate) mod power;
 mod reset_state;
 mod schema;
 mod sort;

@@ -128,7 +128,7 @@ async fn the_single_key_of_an_action_is_looked_at_as_nova_does(pool: PgPool) {
         (r#"["lock", "unlock"]"#, "400 badRequest: Malformed request body"),
         (r#""lock""#, "400 badRequest: Malformed request body"),
         (r#"{"foo": {}}"#, "400 badRequest: There is no such action: foo"),
-        (r#"{"pause": {}}"#, "400 badRequest: There is no such action: pause"),
+        (r#"{"suspend": {}}"#, "400 badRequest: There is no such action: suspend"),
         (r#"["lock"]"#, "404 itemNotFound: The resource could not be found."),
         ("null", "404 itemNotFound: The resource could not be found."),
         ("5", "404 itemNotFound: The resource could not be found."),

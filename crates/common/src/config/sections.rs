@@ -57,6 +57,7 @@ pub struct DefaultSection {
     pub max_concurrent_incoming_live_migrations: u32,
     pub max_concurrent_fleet_live_migrations: u32,
     pub migrate_max_retries: i32,
+    pub shutdown_timeout: u64,
     pub rpc_response_timeout: u64,
     pub reserved_host_memory_mb: u32,
     pub reserved_host_disk_mb: u32,

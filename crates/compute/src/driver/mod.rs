@@ -196,6 +196,12 @@ pub enum Action {
     Destroy,
     /// Remove its definition. What belongs to the guest (firmware variables, TPM state) stays: both hosts may share it.
     Undefine,
+    /// Start it from its definition.
+    Start,
+    /// Tell it to shut down. Whether it obeys shows later.
+    Shutdown,
+    /// Remove its definition and what libvirt keeps beside it: firmware variables, TPM state, saved image, snapshots' metadata. No disk.
+    UndefineAll,
     /// Take its migration back.
     AbortJob,
     /// Switch its migration to post-copy.

@@ -34,6 +34,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes an order on, unless it is known or an older attempt's.
 pub fn order(ctx: &Arc<Context>, order: WithData) {
+    if ctx.powers.is_under_way(order.of.server) {
+        debug!(migration.id = %order.of.migration, "order ignored: a power action is under way; it will be given again");
+        return;
+    }
     let seat = match ctx.actors.enter(&ctx.ledger, order.of, CallState::Pending) {
         Ok(seat) => seat,
         Err(admission) => {

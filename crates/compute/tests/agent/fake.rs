@@ -7,7 +7,7 @@ use drover_common::bus::memory::MemoryBroker;
 use drover_common::bus::{Address, Bus, CallError, Incoming};
 use drover_common::config::from_toml;
 use drover_common::fault::Fault;
-use drover_common::ids::{Attempt, HostName, Incarnation, MigrationId, Revision, ServerId};
+use drover_common::ids::{Attempt, HostName, Incarnation, MigrationId, PowerActionId, Revision, ServerId};
 use drover_common::lifecycle::Life;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) actions: Vec<Action>,
     /// Domains about which no question is answered.
     pub(crate) silent: Vec<ServerId>,
+    /// Whether the guest obeys when it is told to shut down.
+    pub(crate) shuts_down: bool,
     /// The next so many questions for the XML fail.
     pub(crate) xml_failures: u32,
     returns: Vec<oneshot::Sender<Result<(), DriverError>>>,
@@ -167,12 +169,17 @@ impl Driver for FakeDriver {
     fn act(&self, _: ServerId, action: Action) -> Answer<()> {
         let mut state = self.state();
         state.actions.push(action);
+        let shuts_down = state.shuts_down;
         let Some(domain) = &mut state.domain else { return Self::answer(Err(no_domain())) };
         match action {
             Action::Suspend => domain.state = RunState::Paused(PauseReason::Other),
             Action::Resume => domain.state = RunState::Running,
             Action::Destroy => domain.state = RunState::ShutOff,
             Action::Undefine => domain.persistent = false,
+            Action::Start => domain.state = RunState::Running,
+            Action::Shutdown if shuts_down => domain.state = RunState::ShutOff,
+            Action::Shutdown => {}
+            Action::UndefineAll => domain.persistent = false,
             Action::AbortJob | Action::StartPostCopy | Action::SetMaxDowntime { .. } => {}
         }
         if domain.state == RunState::ShutOff && !domain.persistent {
@@ -192,6 +199,8 @@ type OnGrant = Box<dyn Fn(&mut State) + Send>;
 pub(crate) struct Script {
     /// What was asked leave for.
     pub(crate) asked: Vec<GrantKind>,
+    /// The power actions for which leave was asked, once for each deed.
+    pub(crate) asked_for_power: Vec<PowerActionId>,
     /// What happens on the host while leave is asked for.
     pub(crate) on_grant: Option<OnGrant>,
     pub(crate) watch: Vec<Watch>,
@@ -338,6 +347,23 @@ async fn play_conductor(
             }
             ToConductor::Report(report) => drop(heard.reports.send(report)),
             ToConductor::Domains(domains) => drop(heard.domains.send(domains)),
+            ToConductor::GrantPower(request) => {
+                let answer = {
+                    let mut script = script.lock().unwrap();
+                    script.asked_for_power.push(request.id);
+                    if let Some(happens) = &script.on_grant {
+                        happens(&mut driver.state());
+                    }
+                    match (script.is_silent, script.refuses) {
+                        (true, _) => None,
+                        (_, true) => Some(Err(Fault::migration_error("it is over"))),
+                        _ => Some(Ok(())),
+                    }
+                };
+                if let Some(answer) = answer {
+                    bus.reply(to.as_ref(), answer).await;
+                }
+            }
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ use fake::{Stage, address};
 mod clean_up;
 mod fake;
 mod hosts;
+mod power;
 mod wishes;
 
 const MIB: i64 = 1 << 20;

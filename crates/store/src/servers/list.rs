@@ -35,8 +35,8 @@ pub struct Filter {
     pub flavor: Option<String>,
     /// Only these `vm_state`s.
     pub vm_states: Option<Vec<VmState>>,
-    /// Only with this `task_state`.
-    pub task_state: Option<TaskState>,
+    /// Only with one of these `task_state`s.
+    pub task_states: Option<Vec<TaskState>>,
     /// Only with this `power_state` (Nova's number).
     pub power_state: Option<i16>,
     /// Only so far.
@@ -253,7 +253,11 @@ fn conditions(sql: &mut QueryBuilder<Postgres>, filter: &Filter) {
         "vm_state = ANY (",
         ")"
     );
-    when!(filter.task_state.map(TaskState::as_str), "task_state = ");
+    when!(
+        filter.task_states.as_ref().map(|states| states.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "task_state = ANY (",
+        ")"
+    );
     when!(filter.power_state, "power_state = ");
     match filter.progress {
         // The condition of the partial index, for all but the value that most servers have.

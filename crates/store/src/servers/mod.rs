@@ -1,12 +1,14 @@
 //! Servers: one row a libvirt domain.
 //!
-//! Two writers, and each has its columns. Migrations write `task_state`, `progress` and, at their end, `host` and `power_state`;
-//! reports of hosts write what the domain is (name, size, power state) while no migration is open. `vm_state` follows the guest.
+//! Each writer has its columns. Migrations write `task_state`, `progress` and, at their end, `host` and `power_state`; power actions
+//! `task_state` and, at their end, the two states; reports of hosts write what the domain is (name, size, power state) while no
+//! migration is open. `vm_state` follows the guest. A delete that waits for a migration keeps its `task_state`.
 
 mod labels;
 mod list;
 mod lock;
 mod placement;
+mod power;
 
 use chrono::{DateTime, Utc};
 use drover_common::ids::{HostName, Incarnation, ServerId};
@@ -21,6 +23,7 @@ pub use labels::{set_metadata, set_tags};
 pub use list::{Deleted, Direction, Filter, SortKey, list};
 pub use lock::{LockedBy, lock, unlock};
 pub use placement::{Placement, place, placement};
+pub use power::{claim_for, settle_after};
 
 /// A row of `servers`.
 #[derive(Debug, Clone)]
@@ -303,7 +306,8 @@ pub struct Settled<'a> {
 pub async fn settle(conn: &mut PgConnection, id: ServerId, settled: &Settled<'_>) -> Result<(), StoreError> {
     sqlx::query!(
         "UPDATE servers SET host = $2, node = $3, power_state = $4, vm_state = CASE WHEN vm_state = 'deleted' THEN vm_state ELSE $5 END,
-                task_state = NULL, progress = 0, observed_incarnation = coalesce($6, observed_incarnation),
+                task_state = CASE WHEN task_state = 'deleting' THEN task_state END, progress = 0,
+                observed_incarnation = coalesce($6, observed_incarnation),
                 observed_sequence = coalesce($7, observed_sequence), updated_at = now()
          WHERE uuid = $1",
         id.0,
@@ -323,7 +327,9 @@ pub async fn settle(conn: &mut PgConnection, id: ServerId, settled: &Settled<'_>
 /// Says that the guest is nowhere.
 pub async fn lost(conn: &mut PgConnection, id: ServerId) -> Result<(), StoreError> {
     sqlx::query!(
-        "UPDATE servers SET power_state = 4, vm_state = 'error', task_state = NULL, progress = 0, updated_at = now() WHERE uuid = $1",
+        "UPDATE servers SET power_state = 4, vm_state = 'error', task_state = CASE WHEN task_state = 'deleting' THEN task_state END,
+                progress = 0, updated_at = now()
+         WHERE uuid = $1",
         id.0,
     )
     .execute(conn)
@@ -408,7 +414,7 @@ pub async fn adopt(
 /// Its domain is gone.
 pub async fn gone(conn: &mut PgConnection, observer: Observer<'_>, id: ServerId) -> Result<(), StoreError> {
     sqlx::query!(
-        "UPDATE servers SET vm_state = 'deleted', power_state = 4, deleted_at = now(), updated_at = now(),
+        "UPDATE servers SET vm_state = 'deleted', power_state = 4, task_state = NULL, deleted_at = now(), updated_at = now(),
                 observed_incarnation = $2, observed_sequence = $3
          WHERE uuid = $1 AND deleted_at IS NULL",
         id.0,

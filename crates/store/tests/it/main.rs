@@ -7,4 +7,5 @@ mod leases;
 mod listing;
 mod migrations;
 mod outbox;
+mod power;
 mod servers;

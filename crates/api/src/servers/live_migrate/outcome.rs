@@ -32,6 +32,7 @@ pub(super) fn told(fault: Fault, mount: Mount) -> ApiError {
         FaultClass::NotImplemented => ApiError::NotImplemented(fault),
         FaultClass::MigrationError
         | FaultClass::InstanceLost
+        | FaultClass::InstancePowerFailure
         | FaultClass::MessageDeliveryFailure
         | FaultClass::UnsupportedVersion
         | FaultClass::Unexpected => ApiError::Failed(fault),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::guest::{DestinationCheck, GuestDescription, MigrateData};
+use super::power::PowerOrder;
 use crate::ids::{Attempt, HostName, MigrationId, Revision, ServerId};
 
 /// Messages to one host's agent. The comment at each says what the reply holds; *cast* has none.
@@ -37,6 +38,8 @@ pub enum ToCompute {
     SuspendGuest(OfAttempt),
     /// To either, in an ownership conflict: an operator keeps the other host's copy, remove yours: nothing.
     DiscardGuest(OfAttempt),
+    /// To the server's host: do this to the guest, or say how far it is: [`super::power::PowerProgress`]. Since 1.2.
+    Power(PowerOrder),
     /// Report your domains now. *Cast.*
     ReportDomains,
 }
@@ -59,6 +62,7 @@ impl ToCompute {
             Self::ResumeGuest(_) => "resume_guest",
             Self::SuspendGuest(_) => "suspend_guest",
             Self::DiscardGuest(_) => "discard_guest",
+            Self::Power(_) => "power",
             Self::ReportDomains => "report_domains",
         }
     }

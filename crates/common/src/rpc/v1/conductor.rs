@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::compute::{GrantRequest, OfAttempt};
 use super::facts::{GuestState, HostFacts, JobKind, Marker};
+use super::power::PowerGrantRequest;
 use crate::host::HostInventory;
-use crate::ids::{Attempt, Incarnation, MigrationId, Revision, ServerId};
+use crate::ids::{Attempt, Incarnation, MigrationId, PowerActionId, Revision, ServerId};
 use crate::migration::{JobResult, Progress};
 use crate::server::Flavor;
 
@@ -31,6 +32,13 @@ pub enum ToConductor {
     Domains(DomainsReport),
     /// Agent, before what cannot be taken back: [`super::compute::Granted`].
     Grant(GrantRequest),
+    /// API: a power action was accepted. *Cast.* Since 1.2.
+    WakePower {
+        /// Which one.
+        power_action: PowerActionId,
+    },
+    /// Agent, before each deed of a power action: nothing. Since 1.2.
+    GrantPower(PowerGrantRequest),
     /// Agent: how the copy goes. *Cast*, lossy.
     Progress(ProgressReport),
     /// Agent: something happened to an attempt. *Cast.*
@@ -47,6 +55,8 @@ impl ToConductor {
             Self::Heartbeat { .. } => "heartbeat",
             Self::Domains(_) => "domains",
             Self::Grant(_) => "grant",
+            Self::WakePower { .. } => "wake_power",
+            Self::GrantPower(_) => "grant_power",
             Self::Progress(_) => "progress",
             Self::Report(_) => "report",
         }

@@ -5,3 +5,4 @@ pub mod compute;
 pub mod conductor;
 pub mod facts;
 pub mod guest;
+pub mod power;

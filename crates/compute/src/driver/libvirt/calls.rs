@@ -249,6 +249,15 @@ pub(super) fn act(peer: &Peer, server: ServerId, action: Action) -> Result<(), E
                 | sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
                 | sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM,
         ),
+        Action::Start => domain.create().map(drop),
+        Action::Shutdown => domain.shutdown().map(drop),
+        Action::UndefineAll => domain.undefine_flags(
+            sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                | sys::VIR_DOMAIN_UNDEFINE_NVRAM
+                | sys::VIR_DOMAIN_UNDEFINE_TPM,
+        ),
         Action::AbortJob => ffi::abort_job(domain),
         Action::StartPostCopy => ffi::start_post_copy(domain),
         Action::SetMaxDowntime { milliseconds } => domain.migrate_set_max_downtime(milliseconds, 0),

@@ -95,6 +95,7 @@ impl Conductor {
             self.slot_freed();
         }
         self.tell_waiting_caller(row);
+        self.wake_power_of(row).await;
         Ok(Step::Closed)
     }
 
