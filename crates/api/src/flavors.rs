@@ -20,7 +20,7 @@ use crate::state::AppState;
 use crate::validation::types::{common, multi, non_negative_integer};
 use crate::validation::{Query, Schemas};
 
-static LIST: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let properties = json!({
         "limit": multi(&non_negative_integer()),
         "marker": common(),

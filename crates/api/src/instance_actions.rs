@@ -25,7 +25,7 @@ use crate::time::ts;
 use crate::validation::types::{date_time, non_negative_integer, single};
 use crate::validation::{Query, Schemas};
 
-static LIST: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let object = |properties: &Value, open: bool| json!({"type": "object", "properties": properties, "additionalProperties": open});
     let mut properties = json!({});
     let since_2_1 = object(&properties, true);

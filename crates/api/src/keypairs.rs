@@ -27,7 +27,7 @@ use crate::time::ts;
 use crate::validation::types::{common, multi, name, non_negative_integer};
 use crate::validation::{Query, Schemas};
 
-static LIST: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let (user, number) = (common(), multi(&non_negative_integer()));
     let paged = json!({"user_id": user, "limit": number, "marker": common()});
     Schemas::new([
@@ -38,12 +38,12 @@ static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     ])
 });
 
-static ONE: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static ONE: LazyLock<Schemas> = LazyLock::new(|| {
     let user = json!({"user_id": common()});
     Schemas::new([(v2(1), object(json!({}), true)), (v2(10), object(user.clone(), true)), (v2(75), object(user, false))])
 });
 
-static CREATE: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static CREATE: LazyLock<Schemas> = LazyLock::new(|| {
     let body = |properties: Value, required: &[&str]| {
         let key_pair = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
         json!({"type": "object", "properties": {"keypair": key_pair}, "required": ["keypair"], "additionalProperties": false})

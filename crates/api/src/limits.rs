@@ -18,7 +18,7 @@ use crate::state::AppState;
 use crate::validation::Schemas;
 use crate::validation::types::common;
 
-static QUERY: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static QUERY: LazyLock<Schemas> = LazyLock::new(|| {
     let properties = json!({"tenant_id": common(), "reserved": common()});
     let object = |open: bool| json!({"type": "object", "properties": properties, "additionalProperties": open});
     Schemas::new([(v2(1), object(true)), (v2(75), object(false))])

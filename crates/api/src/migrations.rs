@@ -21,7 +21,7 @@ use crate::state::AppState;
 use crate::validation::types::{common, date_time, non_negative_integer, single};
 use crate::validation::{Query, Schemas};
 
-static LIST: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let mut properties = json!({
         "hidden": common(),
         "host": common(),

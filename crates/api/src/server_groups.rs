@@ -24,14 +24,14 @@ use crate::state::AppState;
 use crate::validation::Schemas;
 use crate::validation::types::{common, multi, name, non_negative_integer};
 
-static LIST: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let number = multi(&non_negative_integer());
     let properties = json!({"all_projects": common(), "limit": number, "offset": number});
     let object = |open: bool| json!({"type": "object", "properties": properties, "additionalProperties": open});
     Schemas::new([(v2(1), object(true)), (v2(75), object(false))])
 });
 
-static CREATE: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static CREATE: LazyLock<Schemas> = LazyLock::new(|| {
     let body = |properties: Value, required: [&str; 2]| {
         let group = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
         json!({"type": "object", "properties": {"server_group": group}, "required": ["server_group"], "additionalProperties": false})

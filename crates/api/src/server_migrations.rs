@@ -92,7 +92,7 @@ pub(crate) async fn show(State(app): State<AppState>, call: Call, Path([id, migr
     Ok(Json(json!({"migration": View::of(&migration, &call, true)})).into_response())
 }
 
-static ACTION: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static ACTION: LazyLock<Schemas> = LazyLock::new(|| {
     Schemas::new([(
         v2(22),
         json!({

@@ -1,7 +1,7 @@
 //! `/os-aggregates`: hosts put together, and the availability zones that this makes (`nova/api/openstack/compute/aggregates.py`).
 
 mod action;
-mod schema;
+pub(crate) mod schema;
 mod view;
 
 use axum::Json;

@@ -29,15 +29,15 @@ fn host() -> Value {
     json!({"type": "object", "properties": {"host": fqdn()}, "required": ["host"], "additionalProperties": false})
 }
 
-pub(super) static CREATE: LazyLock<Schemas> = LazyLock::new(|| body("aggregate", &aggregate(&["name"])));
+pub(crate) static CREATE: LazyLock<Schemas> = LazyLock::new(|| body("aggregate", &aggregate(&["name"])));
 
-pub(super) static UPDATE: LazyLock<Schemas> = LazyLock::new(|| body("aggregate", &aggregate(&[])));
+pub(crate) static UPDATE: LazyLock<Schemas> = LazyLock::new(|| body("aggregate", &aggregate(&[])));
 
-pub(super) static ADD_HOST: LazyLock<Schemas> = LazyLock::new(|| body("add_host", &host()));
+pub(crate) static ADD_HOST: LazyLock<Schemas> = LazyLock::new(|| body("add_host", &host()));
 
-pub(super) static REMOVE_HOST: LazyLock<Schemas> = LazyLock::new(|| body("remove_host", &host()));
+pub(crate) static REMOVE_HOST: LazyLock<Schemas> = LazyLock::new(|| body("remove_host", &host()));
 
-pub(super) static SET_METADATA: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static SET_METADATA: LazyLock<Schemas> = LazyLock::new(|| {
     let metadata = json!({
         "type": "object",
         "patternProperties": {"^[a-zA-Z0-9-_:. ]{1,255}$": {"type": ["string", "null"], "maxLength": 255}},

@@ -20,7 +20,7 @@ use crate::state::AppState;
 use crate::validation::Schemas;
 use crate::validation::types::fqdn;
 
-static SCHEMA: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static SCHEMA: LazyLock<Schemas> = LazyLock::new(|| {
     let body = json!({"type": "object", "properties": {"host": fqdn()}, "required": ["host"], "additionalProperties": false});
     Schemas::new([(v2(1), body)])
 });

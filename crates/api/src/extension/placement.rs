@@ -20,7 +20,7 @@ use crate::state::AppState;
 use crate::validation::Schemas;
 use crate::validation::types::name;
 
-static BODY: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static BODY: LazyLock<Schemas> = LazyLock::new(|| {
     let mut zone = name();
     zone["type"] = json!(["string", "null"]);
     let placement = json!({

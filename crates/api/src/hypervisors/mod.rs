@@ -27,7 +27,7 @@ use crate::state::AppState;
 use crate::validation::types::{as_bool, boolean, common, non_negative_integer, single};
 use crate::validation::{Query, Schemas};
 
-static LIST: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let object = |properties: Value, open: bool| json!({"type": "object", "properties": properties, "additionalProperties": open});
     let paging = json!({"limit": single(&non_negative_integer()), "marker": common()});
     let mut all = paging.clone();
@@ -36,7 +36,7 @@ static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     Schemas::new([(v2(1), object(json!({}), true)), (v2(33), object(paging, true)), (v2(53), object(all, false))])
 });
 
-static SHOW: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static SHOW: LazyLock<Schemas> = LazyLock::new(|| {
     let object = |properties: Value, open: bool| json!({"type": "object", "properties": properties, "additionalProperties": open});
     Schemas::new([(v2(1), object(json!({}), true)), (v2(53), object(json!({"with_servers": single(&boolean())}), false))])
 });

@@ -6,7 +6,7 @@ use axum::extract::State;
 use drover_common::names;
 use drover_common::power::PowerAction;
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{live_migrate, lock, power, reset_state};
 use crate::context::Call;
@@ -64,6 +64,22 @@ pub(crate) async fn run(State(app): State<AppState>, call: Call, Path([id]): Pat
         Err(_) => return Err(no_such_action(name)),
     }
     Ok(StatusCode::ACCEPTED)
+}
+
+/// What the body may be, in any microversion: an action without a schema takes anything under its key.
+pub(crate) fn bodies() -> Vec<Value> {
+    let bare = |action: Action| {
+        let key = action.as_str();
+        vec![json!({"type": "object", "properties": {key: {}}, "required": [key], "additionalProperties": false})]
+    };
+    let of = |&action: &Action| match action {
+        Action::LiveMigrate => live_migrate::schema::SCHEMAS.documents(),
+        Action::ResetState => reset_state::BODY.documents(),
+        Action::Lock => lock::LOCK.documents(),
+        Action::Reboot => power::REBOOT.documents(),
+        Action::Unlock | Action::Pause | Action::Unpause | Action::Start | Action::Stop => bare(action),
+    };
+    Action::ALL.iter().flat_map(of).collect()
 }
 
 /// The name of the action. What is no object is refused as Nova's own way of looking at it ends (`action_peek` in

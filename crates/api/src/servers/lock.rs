@@ -17,7 +17,7 @@ use crate::state::AppState;
 use crate::validation::Schemas;
 use crate::validation::types::text;
 
-static LOCK: LazyLock<Schemas> = LazyLock::new(|| {
+pub(in crate::servers) static LOCK: LazyLock<Schemas> = LazyLock::new(|| {
     let arguments = json!({"type": ["object", "null"], "properties": {"locked_reason": text()}, "additionalProperties": false});
     let object =
         |properties| json!({"type": "object", "properties": properties, "required": ["lock"], "additionalProperties": false});

@@ -35,8 +35,8 @@ fn pairs(key: &str, more: &Value) -> Schemas {
     Schemas::new([(v2(1), body)])
 }
 
-static ALL: LazyLock<Schemas> = LazyLock::new(|| pairs("metadata", &json!({})));
-static ONE: LazyLock<Schemas> = LazyLock::new(|| pairs("meta", &json!({"minProperties": 1, "maxProperties": 1})));
+pub(crate) static ALL: LazyLock<Schemas> = LazyLock::new(|| pairs("metadata", &json!({})));
+pub(crate) static ONE: LazyLock<Schemas> = LazyLock::new(|| pairs("meta", &json!({"minProperties": 1, "maxProperties": 1})));
 
 /// `GET /servers/{id}/metadata`
 pub(crate) async fn index(State(app): State<AppState>, call: Call, Path([id]): Path<1>) -> Result<Response, ApiError> {

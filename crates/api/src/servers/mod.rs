@@ -9,7 +9,7 @@ pub(crate) mod lookup;
 pub(crate) mod metadata;
 pub(crate) mod power;
 mod reset_state;
-mod schema;
+pub(crate) mod schema;
 mod sort;
 pub(crate) mod state;
 pub(crate) mod tags;

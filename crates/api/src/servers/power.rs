@@ -18,7 +18,7 @@ use crate::policy::Rule;
 use crate::state::AppState;
 use crate::validation::Schemas;
 
-static REBOOT: LazyLock<Schemas> = LazyLock::new(|| {
+pub(in crate::servers) static REBOOT: LazyLock<Schemas> = LazyLock::new(|| {
     let arguments = json!({
         "type": "object",
         "properties": {"type": {"type": "string", "enum": ["HARD", "Hard", "hard", "SOFT", "Soft", "soft"]}},

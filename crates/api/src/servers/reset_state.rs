@@ -18,7 +18,7 @@ use crate::validation::Schemas;
 
 const KEY: &str = "os-resetState";
 
-static BODY: LazyLock<Schemas> = LazyLock::new(|| {
+pub(in crate::servers) static BODY: LazyLock<Schemas> = LazyLock::new(|| {
     let arguments = json!({
         "type": "object",
         "properties": {"state": {"type": "string", "enum": ["active", "error"]}},

@@ -98,7 +98,7 @@ pub(super) const IGNORED_SORT_KEYS: [&str; 9] = [
     "vcpus",
 ];
 
-pub(super) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let mut properties = json!({
         "changes-since": multi(&date_time()),
         "limit": multi(&non_negative_integer()),

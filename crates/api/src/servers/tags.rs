@@ -22,7 +22,7 @@ use crate::validation::Schemas;
 /// Tags that one server may have.
 const TAGS_MAX: usize = 50;
 
-static ALL: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static ALL: LazyLock<Schemas> = LazyLock::new(|| {
     let tag = json!({"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"});
     let tags = json!({"type": "array", "items": tag, "maxItems": TAGS_MAX});
     Schemas::new([(

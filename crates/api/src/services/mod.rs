@@ -1,7 +1,7 @@
 //! `/os-services`: who is there, and what operators wish of them.
 
 mod delete;
-mod update;
+pub(crate) mod update;
 
 use axum::Json;
 use axum::extract::State;
@@ -24,7 +24,7 @@ use crate::time::ts;
 use crate::validation::Schemas;
 use crate::validation::types::common;
 
-static LIST: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let object =
         |open: bool| json!({"type": "object", "properties": {"host": common(), "binary": common()}, "additionalProperties": open});
     Schemas::new([(v2(1), object(true)), (v2(75), object(false))])

@@ -22,7 +22,7 @@ use crate::state::AppState;
 use crate::validation::Schemas;
 use crate::validation::types::{as_bool, boolean, fqdn, text};
 
-static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| {
+pub(crate) static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| {
     let by_name = |forced_down: bool| {
         let mut properties = json!({"host": fqdn(), "binary": text(), "disabled_reason": text()});
         if forced_down {

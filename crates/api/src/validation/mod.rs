@@ -7,7 +7,7 @@ mod message;
 pub(crate) mod python;
 pub(crate) mod types;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use self::message::Where;
 use self::python::Python;
@@ -38,6 +38,27 @@ impl Schemas {
             }
         });
         Self(compiled.collect())
+    }
+
+    /// The schemas themselves, for people and programs to read; of several each says since when it holds.
+    pub(crate) fn documents(&self) -> Vec<Value> {
+        let titled = |schema: &Schema| {
+            let mut document = schema.source.clone();
+            if self.0.len() > 1 {
+                document["title"] = json!(format!("since {}", schema.since));
+            }
+            document
+        };
+        self.0.iter().map(titled).collect()
+    }
+
+    /// The parameters of a query that any microversion has, each as the newest of those has it.
+    pub(crate) fn parameters(&self) -> Map<String, Value> {
+        let mut parameters = Map::new();
+        for schema in &self.0 {
+            parameters.extend(schema.source["properties"].as_object().cloned().unwrap_or_default());
+        }
+        parameters
     }
 
     fn at(&self, version: Microversion) -> Result<&Schema, ApiError> {
@@ -156,7 +177,6 @@ mod tests {
     use super::*;
     use crate::microversion::v2;
     use axum::body::Bytes;
-    use serde_json::json;
 
     fn host() -> Value {
         let mut host = fqdn();

@@ -7,7 +7,7 @@
 
 mod legacy;
 mod outcome;
-mod schema;
+pub(super) mod schema;
 
 use drover_common::fault::Fault;
 use drover_common::ids::HostName;

@@ -21,7 +21,7 @@ use crate::validation::types::{as_bool, boolean, fqdn};
 const KEY: &str = "os-migrateLive";
 const AUTO: &str = "auto";
 
-static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| {
+pub(in crate::servers) static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| {
     Schemas::new([
         (v2(1), object(&boolean(), &[("disk_over_commit", boolean())], &["block_migration", "disk_over_commit", "host"])),
         (v2(25), object(&boolean_or_auto(), &[], &["block_migration", "host"])),

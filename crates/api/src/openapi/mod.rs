@@ -1,13 +1,16 @@
 //! `GET /openapi.json`: the API as an OpenAPI 3.1 document, made from the table that the router is made from ([`crate::router`]), so
 //! that a route cannot be in one and not in the other. No token is needed.
 //!
-//! Bodies are described as objects only: what they may hold depends on the microversion, and `docs/api.md` says it.
+//! Bodies and queries are described by the schemas that they are checked against ([`schemas`]), of all microversions.
+
+mod schemas;
 
 use axum::Json;
 use serde_json::{Map, Value, json};
 
 use crate::microversion::{MAX, v2};
 use crate::router::{COMPUTE, EXTENSION, Operation};
+use crate::validation::Schemas;
 
 /// What may come of any request, whatever it asks for.
 const FAULTS: [(&str, &str); 10] = [
@@ -92,8 +95,15 @@ fn describe(operation: &Operation) -> Value {
     if let Some(until) = operation.until {
         described["x-openstack"]["max-ver"] = json!(v2(until).to_string());
     }
-    if matches!(operation.method, "POST" | "PUT") {
-        described["requestBody"] = json!({"content": {"application/json": {"schema": {"type": "object"}}}});
+    let handler = operation.handler.replace(' ', "");
+    if let Some(parameters) = described["parameters"].as_array_mut() {
+        let query = schemas::query(&handler).map(Schemas::parameters).unwrap_or_default();
+        parameters.extend(query.into_iter().map(|(name, schema)| json!({"name": name, "in": "query", "schema": schema})));
+    }
+    let mut bodies = schemas::body(&handler);
+    if !bodies.is_empty() {
+        let schema = if bodies.len() == 1 { bodies.remove(0) } else { json!({"anyOf": bodies}) };
+        described["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": schema}}});
     }
     described
 }
