@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 static TURN: Mutex<()> = Mutex::new(());
 
 /// The longest that anything in the cluster may take; guests are emulated, and containers start on two CPUs.
-pub(crate) const SOON: Duration = Duration::from_mins(3);
+pub(crate) const SOON: Duration = Duration::from_secs(100);
 pub(crate) const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 /// What is in the memory of both guests, and all over the disk of `beta` (`deploy/compose/host`).
 pub(crate) const IN_MEMORY: &str = "MARKER-IN-THE-MEMORY-OF-A-GUEST";

@@ -42,6 +42,13 @@ fn the_same_capture_shows_a_guest_that_was_forced_to_move_in_the_clear() {
 }
 
 #[test]
+fn operators_ask_with_drovers_own_command() {
+    let cluster = Cluster::new();
+    assert!(cluster.exec("operator", ["migrate", "alpha"]).contains("moved from"));
+    assert!(cluster.exec("operator", ["drover", "migration", "list"]).contains("completed"));
+}
+
+#[test]
 fn the_cluster_survives_a_restart() {
     let cluster = Cluster::new();
     cluster.compose(&[], ["restart", "-t", "5"]);
@@ -52,7 +59,7 @@ fn the_cluster_survives_a_restart() {
 }
 
 #[test]
-fn no_container_is_privileged_and_only_hosts_have_capabilities() {
+fn no_container_is_privileged_and_only_hosts_have_dockers_own_capabilities() {
     let cluster = Cluster::new();
     for container in ["api", "conductor", "database", "broker", "operator"] {
         let rights = cluster.inspect(container, "{{.HostConfig.Privileged}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}}");
@@ -60,6 +67,6 @@ fn no_container_is_privileged_and_only_hosts_have_capabilities() {
         assert_ne!(cluster.exec(container, ["id", "-u"]).trim(), "0", "{container} runs as root");
     }
     for host in HOSTS {
-        assert_eq!(cluster.inspect(host, "{{.HostConfig.Privileged}}"), "false", "{host}");
+        assert_eq!(cluster.inspect(host, "{{.HostConfig.Privileged}} {{len .HostConfig.CapAdd}}"), "false 0", "{host}");
     }
 }
