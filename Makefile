@@ -1,6 +1,6 @@
 # Everything that people and CI run. Each target does its own set-up, on a machine where nothing is prepared (Debian, Rust, root).
 
-.PHONY: help demo up down test lint test-clients bench sqlx-prepare
+.PHONY: help demo up down test lint test-clients test-compose bench sqlx-prepare
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -19,6 +19,9 @@ test: ## Set up everything and run every test
 
 test-clients: ## The same for OpenStack's own clients and a real Keystone, from PyPI, against real guests
 	@deploy/dev/test clients
+
+test-compose: ## The dev cluster of deploy/compose in a real Docker engine: TLS on every hop, guests that nobody can read on their way
+	@deploy/compose/test
 
 lint: ## clippy and rustfmt over everything
 	cargo fmt --check

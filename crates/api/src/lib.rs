@@ -39,8 +39,10 @@ mod server_groups;
 mod server_migrations;
 mod servers;
 mod services;
+mod stamp;
 mod state;
 mod time;
+mod tls;
 mod validation;
 mod versions;
 
@@ -59,6 +61,8 @@ use tokio::sync::mpsc;
 
 pub use router::router;
 pub use state::AppState;
+
+use tls::{Certificate, TlsListener};
 
 /// Why the process cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -87,18 +91,27 @@ pub enum RunError {
 pub async fn run(config: Config, life: Life) -> Result<(), RunError> {
     let store = Store::open(&config.database)?;
     let own = Address::ApiProcess(Incarnation::random());
-    let (bus, inbox) = bus::amqp::start(&config.default.transport_url, own)?;
+    let (bus, inbox) = bus::amqp::start(&config, own)?;
     let app = AppState::new(&config, store.clone(), bus, life.clone())?;
     serve_inbox(&app, inbox);
 
+    let certificate = Certificate::configured(&config.wsgi)?;
     let address = SocketAddr::new(config.api.osapi_compute_listen, config.api.osapi_compute_listen_port);
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
-    tracing::info!(%address, "listening");
+    tracing::info!(%address, tls = certificate.is_some(), "listening");
     let listener = listener.tap_io(|stream| {
         stream.set_nodelay(true).ok(); // Answers are small; waiting to send more of one costs up to 40 ms.
     });
     tokio::spawn(ready_with_database(store, life.clone()));
-    axum::serve(listener, router(&app)).with_graceful_shutdown(life.stop.clone().cancelled_owned()).await.map_err(RunError::Serve)
+    let (routes, stop) = (router(&app), life.stop.clone().cancelled_owned());
+    let served = match certificate {
+        Some(certificate) => {
+            let listener = TlsListener::new(listener, certificate)?;
+            axum::serve(listener, routes).with_graceful_shutdown(stop).await
+        }
+        None => axum::serve(listener, routes).with_graceful_shutdown(stop).await,
+    };
+    served.map_err(RunError::Serve)
 }
 
 /// Starts taking the messages to this process: word of migrations that a request waits for.

@@ -30,9 +30,10 @@ pub(crate) fn base(parts: &Parts, app: &AppState) -> String {
         return prefix.trim_end_matches('/').to_owned();
     }
     let host = parts.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let scheme = app.scheme();
     match host {
-        Some(host) => format!("http://{host}"),
-        None => format!("http://{}:{}", app.config().osapi_compute_listen, app.config().osapi_compute_listen_port),
+        Some(host) => format!("{scheme}://{host}"),
+        None => format!("{scheme}://{}:{}", app.config().osapi_compute_listen, app.config().osapi_compute_listen_port),
     }
 }
 

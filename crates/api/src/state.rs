@@ -21,6 +21,7 @@ struct Means {
     bus: Bus,
     life: Life,
     config: ApiSection,
+    scheme: &'static str,
     service_down_time: Duration,
     default_availability_zone: String,
     authenticator: Authenticator,
@@ -36,6 +37,7 @@ impl AppState {
             bus,
             life,
             config: config.api.clone(),
+            scheme: if config.wsgi.ssl_cert_file.is_some() { "https" } else { "http" },
             service_down_time: Duration::from_secs(config.default.service_down_time),
             default_availability_zone: config.default.default_availability_zone.clone(),
             authenticator: Authenticator::new(config)?,
@@ -58,6 +60,11 @@ impl AppState {
 
     pub(crate) fn config(&self) -> &ApiSection {
         &self.0.config
+    }
+
+    /// How callers reach us, if there is no proxy that makes it differ.
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.0.scheme
     }
 
     /// How long a service may be silent before it counts as down.

@@ -1,9 +1,13 @@
 //! The way to the REST API.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use ureq::http::{Response, StatusCode};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Body, RequestBuilder};
 
 use crate::Endpoint;
@@ -20,6 +24,9 @@ pub(crate) enum ApiError {
     /// The endpoint is none.
     #[error("{0:?} is no endpoint: http://HOST:PORT or https://HOST:PORT")]
     BadEndpoint(String),
+    /// The file has no certificate.
+    #[error("{path} is no file of certificates in PEM (--os-cacert or OS_CACERT): {why}", path = .path.display())]
+    BadCertificates { path: PathBuf, why: String },
     /// Nobody there, or nobody who speaks HTTP.
     #[error("cannot reach the API at {endpoint} (give another one with --os-endpoint or OS_ENDPOINT)")]
     Unreachable {
@@ -40,6 +47,8 @@ pub(crate) struct Client {
     agent: ureq::Agent,
     endpoint: String,
     token: Option<String>,
+    /// The header of a user with a password.
+    authorization: Option<String>,
 }
 
 impl Client {
@@ -54,7 +63,18 @@ impl Client {
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE))
             .timeout_connect(Some(PATIENCE_TO_CONNECT));
-        Ok(Self { agent: config.build().into(), endpoint: base.to_owned(), token: endpoint.os_token.clone() })
+        let config = match &endpoint.os_cacert {
+            Some(path) => config.tls_config(TlsConfig::builder().root_certs(roots(path)?).build()),
+            None => config,
+        };
+        let basic =
+            |(user, password): (&String, &String)| format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")));
+        Ok(Self {
+            agent: config.build().into(),
+            endpoint: base.to_owned(),
+            token: endpoint.os_token.clone(),
+            authorization: endpoint.os_username.as_ref().zip(endpoint.os_password.as_ref()).map(basic),
+        })
     }
 
     /// The value under `key` in what the API says at `path`.
@@ -73,9 +93,10 @@ impl Client {
 
     fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         let request = request.header("OpenStack-API-Version", MICROVERSION).header("Accept", "application/json");
-        match &self.token {
-            Some(token) => request.header("X-Auth-Token", token),
-            None => request,
+        match (&self.token, &self.authorization) {
+            (Some(token), _) => request.header("X-Auth-Token", token),
+            (None, Some(authorization)) => request.header("Authorization", authorization),
+            (None, None) => request,
         }
     }
 
@@ -92,6 +113,22 @@ impl Client {
         let message = document.as_ref().and_then(message).unwrap_or("the API gave no reason").to_owned();
         Err(ApiError::Refused { status, message })
     }
+}
+
+/// Who may have signed the API's certificate.
+fn roots(path: &Path) -> Result<RootCerts, ApiError> {
+    let bad = |why: &dyn std::fmt::Display| ApiError::BadCertificates { path: path.to_owned(), why: why.to_string() };
+    let text = std::fs::read(path).map_err(|error| bad(&error))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| bad(&error))? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        return Err(bad(&"there is none in it"));
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
 }
 
 /// The text in one of Nova's envelopes, or in that of the layers around it.
@@ -117,9 +154,26 @@ mod tests {
         assert_eq!(message(&json!([])), None);
     }
 
+    fn at(url: &str) -> Endpoint {
+        Endpoint { os_endpoint: url.to_owned(), os_token: None, os_username: None, os_password: None, os_cacert: None }
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_named() {
+        let endpoint = Endpoint { os_cacert: Some("/dev/null".into()), ..at("https://api:8774") };
+        let said = Client::new(&endpoint).map(drop).unwrap_err().to_string();
+        assert_eq!(said, "/dev/null is no file of certificates in PEM (--os-cacert or OS_CACERT): there is none in it");
+    }
+
+    #[test]
+    fn a_user_and_a_password_are_shown_as_http_basic() {
+        let endpoint = Endpoint { os_username: Some("admin".into()), os_password: Some("secret".into()), ..at("https://api") };
+        assert_eq!(Client::new(&endpoint).unwrap().authorization.as_deref(), Some("Basic YWRtaW46c2VjcmV0"));
+    }
+
     #[test]
     fn an_endpoint_may_have_the_version_in_it() {
-        let client = |url: &str| Client::new(&Endpoint { os_endpoint: url.to_owned(), os_token: None });
+        let client = |url: &str| Client::new(&at(url));
         for url in ["http://api:8774", "http://api:8774/", "http://api:8774/v2.1", "http://api:8774/v2.1/"] {
             assert_eq!(client(url).unwrap().endpoint, "http://api:8774", "{url}");
         }

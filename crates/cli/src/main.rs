@@ -121,6 +121,15 @@ struct Endpoint {
     /// The token (best given in the environment, where nobody else sees it).
     #[arg(long, value_name = "TOKEN", env = "OS_TOKEN", hide_env_values = true)]
     os_token: Option<String>,
+    /// The user, where the API wants a password (`auth_strategy = "http_basic"`).
+    #[arg(long, value_name = "USER", env = "OS_USERNAME", requires = "os_password")]
+    os_username: Option<String>,
+    /// The password (best given in the environment, where nobody else sees it).
+    #[arg(long, value_name = "PASSWORD", env = "OS_PASSWORD", hide_env_values = true)]
+    os_password: Option<String>,
+    /// Who may have signed the API's certificate (PEM). Without it: whom browsers trust.
+    #[arg(long, value_name = "PATH", env = "OS_CACERT")]
+    os_cacert: Option<PathBuf>,
 }
 
 /// Why a command did not work.

@@ -63,7 +63,7 @@ pub async fn run(config: Config, life: Life) -> Result<(), AgentError> {
     let options = Options::new(&config)?;
     let _lock = HostLock::take(&options.host)?;
     let driver = Libvirt::start(&options.connection_uri, life.stop.clone()).map_err(AgentError::Library)?;
-    let (bus, inbox) = amqp::start(&config.default.transport_url, Address::Compute(options.host.clone()))?;
+    let (bus, inbox) = amqp::start(&config, Address::Compute(options.host.clone()))?;
     let ctx = Context::new(options, Arc::new(driver), bus, life);
     agent::serve(ctx, inbox).await;
     Ok(())

@@ -107,7 +107,7 @@ pub async fn run(config: Config, life: Life) -> Result<(), ConductorError> {
     let settings = Settings::new(&config)?;
     let store = Store::open_with_fixed_plans(&config.database)?;
     let me = Incarnation::random();
-    let (bus, inbox) = bus::amqp::start(&config.default.transport_url, Address::ConductorProcess(me))?;
+    let (bus, inbox) = bus::amqp::start(&config, Address::ConductorProcess(me))?;
     let conductor = Conductor::new(store, bus, settings, me, life);
     tokio::select! {
         () = conductor.introduce() => conductor.serve(inbox).await,

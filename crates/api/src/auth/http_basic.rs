@@ -7,11 +7,10 @@
 //!   remembered for a minute.
 
 use std::fmt;
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -24,6 +23,7 @@ use super::htpasswd::{Malformed, Users};
 use super::verified::Verified;
 use crate::context::Caller;
 use crate::error::ApiError;
+use crate::stamp::Stamp;
 
 /// How long a password that proved good is taken without verifying it again.
 const REMEMBERED_FOR: Duration = Duration::from_mins(1);
@@ -46,14 +46,6 @@ struct File {
     users: Users,
     /// Goes with the file: what proved good under another one does not count.
     verified: Verified<()>,
-}
-
-/// What tells one state of a file from another.
-#[derive(PartialEq, Eq)]
-struct Stamp {
-    modified: SystemTime,
-    length: u64,
-    inode: u64,
 }
 
 /// Why there are no users.
@@ -109,7 +101,7 @@ impl HttpBasic {
     fn file(&self) -> Result<Arc<File>, ApiError> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let look = || -> Result<Option<File>, FileError> {
-            let stamp = Stamp::of(&fs::metadata(&self.path)?)?;
+            let stamp = Stamp::of(&self.path)?;
             if stamp == file.stamp { Ok(None) } else { File::read(&self.path).map(Some) }
         };
         match look() {
@@ -130,14 +122,8 @@ impl HttpBasic {
 impl File {
     fn read(path: &Path) -> Result<Self, FileError> {
         // The stamp first: if the file changes meanwhile it is read once more, not missed.
-        let stamp = Stamp::of(&fs::metadata(path)?)?;
+        let stamp = Stamp::of(path)?;
         Ok(Self { stamp, users: Users::parse(&fs::read_to_string(path)?)?, verified: Verified::new() })
-    }
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> std::io::Result<Self> {
-        Ok(Self { modified: metadata.modified()?, length: metadata.len(), inode: metadata.ino() })
     }
 }
 

@@ -28,8 +28,9 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
+use super::amqp_tls::Credentials;
 use super::{Acknowledge, Address, Arrival, Bus, Inbox, Incoming, Parcel, SendError, Sender, Transport};
-use crate::config::{ConfigError, Secret};
+use crate::config::{Config, ConfigError};
 use crate::ids::MessageId;
 use crate::telemetry;
 
@@ -54,8 +55,9 @@ const DELIVERY_LIMIT: i64 = 20;
 /// Messages in the shared queue and among the dead letters; beyond it the broker refuses, and senders keep what matters on rows.
 const QUEUE_LENGTH: i64 = 100_000;
 
-/// Starts the connection to the broker at `url`. It need not be there yet.
-pub fn start(url: &Secret, own: Address) -> Result<(Bus, mpsc::Receiver<Incoming>), ConfigError> {
+/// Starts the connection to the broker of this configuration. It need not be there yet.
+pub fn start(config: &Config, own: Address) -> Result<(Bus, mpsc::Receiver<Incoming>), ConfigError> {
+    let url = &config.default.transport_url;
     let mut uri: AMQPUri = url.expose().parse().map_err(|e: String| {
         ConfigError::not_allowed("[DEFAULT] transport_url", url, format_args!("amqp(s)://USER:PASSWORD@HOST:PORT/VHOST ({e})"))
     })?;
@@ -68,8 +70,9 @@ pub fn start(url: &Secret, own: Address) -> Result<(Bus, mpsc::Receiver<Incoming
         let allowed = format!("the agent of {host} must log in as compute-{host}: the broker vouches for hosts by their users");
         return Err(ConfigError::not_allowed("[DEFAULT] transport_url", format!("amqp://{user}:***@…"), allowed));
     }
+    let credentials = Credentials::new(&config.oslo_messaging_rabbit, &uri)?;
     let (publisher, channel) = watch::channel(None);
-    let link = Link { uri, own: own.clone(), publisher };
+    let link = Link { uri, credentials, own: own.clone(), publisher };
     Ok(Bus::new(own, |inbox| {
         // Not tracked: it must outlive the tasks that still have something to send; the end of the process ends it.
         tokio::spawn(link.keep(inbox));
@@ -79,6 +82,7 @@ pub fn start(url: &Secret, own: Address) -> Result<(Bus, mpsc::Receiver<Incoming
 
 struct Link {
     uri: AMQPUri,
+    credentials: Credentials,
     own: Address,
     publisher: watch::Sender<Option<Publisher>>,
 }
@@ -128,8 +132,9 @@ impl Link {
 
     async fn connect(&self) -> Result<(Connection, Channel, Vec<Consumer>), lapin::Error> {
         let name = LongString::from(self.own.to_string());
-        let connection =
-            Connection::connect_uri(self.uri.clone(), ConnectionProperties::default().with_connection_name(name)).await?;
+        let properties = ConnectionProperties::default().with_connection_name(name);
+        let (tls, runtime) = (self.credentials.read().await?, lapin::runtime::default_runtime()?);
+        let connection = Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime).await?;
         let publisher = connection.create_channel().await?;
         publisher.confirm_select(ConfirmSelectOptions::default()).await?;
         let channel = connection.create_channel().await?;

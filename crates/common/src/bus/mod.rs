@@ -9,6 +9,7 @@
 //! - The sender of an [`Incoming`] is vouched for by the broker.
 
 pub mod amqp;
+mod amqp_tls;
 pub mod memory;
 
 use std::collections::HashMap;

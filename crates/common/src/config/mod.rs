@@ -197,6 +197,19 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_and_its_key_are_given_together() {
+        for section in ["oslo_messaging_rabbit", "wsgi"] {
+            for (option, allowed) in
+                [("ssl_cert_file", false), ("ssl_key_file", false), ("ssl_key_file = \"k\"\nssl_cert_file", true)]
+            {
+                let checked = from_toml(&format!("[{section}]\n{option} = \"f\""));
+                assert_eq!(checked.is_ok(), allowed, "{section} {option}");
+                assert!(allowed || checked.unwrap_err().to_string().contains(&format!("[{section}] ssl_cert_file")));
+            }
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let config = from_toml("[database]\nconnection = \"postgres://u:hunter2@db/drover\"").unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));

@@ -21,10 +21,14 @@ pub struct Config {
     /// `[DEFAULT]`
     #[serde(rename = "DEFAULT")]
     pub default: DefaultSection,
+    /// `[oslo_messaging_rabbit]`
+    pub oslo_messaging_rabbit: RabbitSection,
     /// `[database]`
     pub database: DatabaseSection,
     /// `[api]`
     pub api: ApiSection,
+    /// `[wsgi]`
+    pub wsgi: WsgiSection,
     /// `[keystone_authtoken]`
     pub keystone_authtoken: KeystoneSection,
     /// `[oslo_policy]`
@@ -68,6 +72,16 @@ pub struct DefaultSection {
     pub default_availability_zone: String,
 }
 
+/// `[oslo_messaging_rabbit]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RabbitSection {
+    pub ssl_ca_file: Option<PathBuf>,
+    pub ssl_cert_file: Option<PathBuf>,
+    pub ssl_key_file: Option<PathBuf>,
+}
+
 /// `[database]`
 #[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -102,6 +116,15 @@ pub enum AuthStrategy {
     HttpBasic,
     /// With a token of Keystone's.
     Keystone,
+}
+
+/// `[wsgi]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WsgiSection {
+    pub ssl_cert_file: Option<PathBuf>,
+    pub ssl_key_file: Option<PathBuf>,
 }
 
 /// `[keystone_authtoken]`
@@ -253,6 +276,9 @@ impl Config {
                 "a URI with one %s in the place of the destination, for instance qemu+tcp://%s/system",
             ));
         }
+        let (rabbit, wsgi) = (&self.oslo_messaging_rabbit, &self.wsgi);
+        together("[oslo_messaging_rabbit]", rabbit.ssl_cert_file.as_ref(), rabbit.ssl_key_file.as_ref())?;
+        together("[wsgi]", wsgi.ssl_cert_file.as_ref(), wsgi.ssl_key_file.as_ref())?;
         within("[libvirt] live_migration_downtime", libvirt.live_migration_downtime, 100, DOWNTIME_MS_MAX)?;
         within("[libvirt] live_migration_downtime_steps", libvirt.live_migration_downtime_steps, 3, DOWNTIME_STEPS_MAX)?;
         at_least("[libvirt] live_migration_downtime_delay", libvirt.live_migration_downtime_delay, 3)?;
@@ -302,6 +328,18 @@ fn host_or_system(given: Option<&HostName>, option: &str) -> Result<HostName, Co
     }
     let name = system_host_name()?;
     HostName::new(name.clone()).map_err(|e| ConfigError::not_allowed(option, name, e))
+}
+
+/// A certificate without its key is of no use, and the other way round.
+fn together(section: &str, certificate: Option<&PathBuf>, key: Option<&PathBuf>) -> Result<(), ConfigError> {
+    if certificate.is_some() == key.is_some() {
+        return Ok(());
+    }
+    Err(ConfigError::not_allowed(
+        &format!("{section} ssl_cert_file"),
+        certificate,
+        "ssl_cert_file and ssl_key_file are given together",
+    ))
 }
 
 fn within(option: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {

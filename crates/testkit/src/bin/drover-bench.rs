@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use drover_testkit::guest::{CPU, MACHINE};
+use drover_testkit::guest::{CPU, MACHINE, export_boot_image};
 use drover_testkit::supervisor::{daemon, launch};
 use drover_testkit::workload::report::INTERVAL_MS;
 use drover_testkit::{Bench, BenchError, Disk, GuestSpec, HostKind, Result, UpOptions, demo, status};
@@ -48,6 +48,11 @@ enum Command {
         /// For how long.
         #[arg(long, default_value_t = 10)]
         seconds: u64,
+    },
+    /// Write what guests boot, `kernel` and `initramfs`, into a directory, for guests that are none of the bench's.
+    BootImage {
+        /// The directory.
+        directory: PathBuf,
     },
     /// End a guest wherever it runs and remove its disk.
     GuestRm {
@@ -162,6 +167,9 @@ fn run(command: Command) -> Result<()> {
     if let Command::Supervise { spec, inside } = command {
         return if inside { daemon::inside(&spec) } else { launch::outside(&spec) };
     }
+    if let Command::BootImage { directory } = command {
+        return export_boot_image(&directory);
+    }
     let bench = Bench::from_env()?;
     match command {
         Command::Up { hosts, older, only } => {
@@ -191,7 +199,7 @@ fn run(command: Command) -> Result<()> {
         Command::AddHost { kind } => println!("{}", bench.quiet().add_host(kind)?.name()),
         Command::RemoveHost { name } => bench.remove_host(&name)?,
         Command::PowerOff { name } => bench.host(&name)?.power_off()?,
-        Command::Supervise { .. } => {}
+        Command::BootImage { .. } | Command::Supervise { .. } => {}
     }
     Ok(())
 }

@@ -40,10 +40,18 @@ pub(crate) fn prepare(plan: Plan) -> Result<BootImage> {
     }
     let initramfs = directory.join(format!("initramfs-{:016x}.cpio", fingerprint(&kernel)?));
     if !initramfs.exists() {
-        publish(&initramfs, &build(plan, &kernel)?)?;
+        publish(&initramfs, &build(&Layout::new(plan).run(), &kernel)?)?;
     }
     let inside = |path: &Path| Path::new(SHARED).join("boot").join(path.file_name().unwrap_or_default());
     Ok(BootImage { kernel: inside(&image), initramfs: inside(&initramfs) })
+}
+
+/// Writes what a guest boots into any directory, as `kernel` and `initramfs`: for guests that are none of the bench's.
+pub(crate) fn export(directory: &Path) -> Result<()> {
+    let kernel = kernel::prepare()?;
+    fs::create_dir_all(directory).map_err(BenchError::file("create", directory))?;
+    publish(&directory.join("kernel"), &read(&kernel.image)?)?;
+    publish(&directory.join("initramfs"), &build(directory, &kernel)?)
 }
 
 /// A number that changes with anything that the initramfs is made of.
@@ -64,7 +72,8 @@ fn publish(path: &Path, content: &[u8]) -> Result<()> {
     fs::rename(&draft, path).map_err(BenchError::file("replace", path))
 }
 
-fn build(plan: Plan, kernel: &Kernel) -> Result<Vec<u8>> {
+/// The archive; `scratch` is a directory for a file that is removed again.
+fn build(scratch: &Path, kernel: &Kernel) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "proc", "sys", "lib", "modules"] {
         archive.directory(directory);
@@ -77,7 +86,7 @@ fn build(plan: Plan, kernel: &Kernel) -> Result<Vec<u8>> {
         archive.file(&format!("modules/{name}"), &read(&kernel.modules.join(&name))?);
     }
     let workload = program(WORKLOAD)?;
-    archive.file(&format!("bin/{WORKLOAD}"), &stripped(plan, &workload)?);
+    archive.file(&format!("bin/{WORKLOAD}"), &stripped(scratch, &workload)?);
     for library in libraries(&workload)? {
         let mut parents = String::new();
         let path = library.to_string_lossy();
@@ -97,8 +106,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The program without debugging information, which is most of it; as it is where `strip` is missing.
-fn stripped(plan: Plan, program: &Path) -> Result<Vec<u8>> {
-    let small = Layout::new(plan).run().join(format!("{WORKLOAD}.{}", uuid::Uuid::new_v4()));
+fn stripped(scratch: &Path, program: &Path) -> Result<Vec<u8>> {
+    let small = scratch.join(format!("{WORKLOAD}.{}", uuid::Uuid::new_v4()));
     if run(Command::new("strip").arg("-o").arg(&small).arg(program)).is_err() {
         return read(program);
     }
@@ -128,8 +137,8 @@ fn init_script() -> String {
          $b mount -t proc proc /proc\n\
          $b mount -t sysfs sys /sys\n\
          for module in {}; do $b insmod /modules/$module $(test $module != virtio_net.ko || echo napi_tx=0); done\n\
-         $b ip address add \"$DROVER_ADDRESS\" dev eth0\n\
-         $b ip link set eth0 up\n\
+         $b ip link set lo up\n\
+         if test -n \"$DROVER_ADDRESS\"; then $b ip address add \"$DROVER_ADDRESS\" dev eth0; $b ip link set eth0 up; fi\n\
          exec /bin/{WORKLOAD} </dev/null >/dev/ttyS0 2>&1\n",
         modules.join(" ")
     )

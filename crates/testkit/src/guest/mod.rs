@@ -91,6 +91,12 @@ impl GuestSpec {
     }
 }
 
+/// Writes what the bench's guests boot into a directory, as `kernel` and `initramfs`, for guests elsewhere. Their kernel's command
+/// line tells the workload what to do ([`crate::workload::report`]); without an address a guest goes without a network card.
+pub fn export_boot_image(directory: &Path) -> Result<()> {
+    image::export(directory)
+}
+
 /// A guest of the bench. Where it runs is asked of libvirt each time: migrations move it.
 #[derive(Debug, Clone)]
 pub struct Guest {
