@@ -8,5 +8,6 @@ mod force_complete;
 mod moves;
 mod notifications;
 mod refusals;
+mod steering;
 mod verdicts;
 mod vm;

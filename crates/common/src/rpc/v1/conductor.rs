@@ -6,7 +6,7 @@ use super::compute::{GrantRequest, OfAttempt};
 use super::facts::{GuestState, HostFacts, JobKind, Marker};
 use crate::host::HostInventory;
 use crate::ids::{Attempt, Incarnation, MigrationId, Revision, ServerId};
-use crate::migration::{JobResult, Progress};
+use crate::migration::{Decision, JobResult, Progress};
 use crate::server::Flavor;
 
 /// Messages to any conductor. The comment at each says who sends it and what the reply holds; *cast* has none.
@@ -33,6 +33,8 @@ pub enum ToConductor {
     Grant(GrantRequest),
     /// Agent: how the copy goes. *Cast*, lossy.
     Progress(ProgressReport),
+    /// Agent: it decided something about a copy under way. *Cast.* Since 1.2.
+    Decided(DecisionReport),
     /// Agent: something happened to an attempt. *Cast.*
     Report(MigrationReport),
 }
@@ -48,6 +50,7 @@ impl ToConductor {
             Self::Domains(_) => "domains",
             Self::Grant(_) => "grant",
             Self::Progress(_) => "progress",
+            Self::Decided(_) => "decided",
             Self::Report(_) => "report",
         }
     }
@@ -159,6 +162,16 @@ pub struct ProgressReport {
     pub of: OfAttempt,
     /// The numbers.
     pub progress: Progress,
+}
+
+/// What the source's agent decided about a copy under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionReport {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub of: OfAttempt,
+    /// What, when and why.
+    pub decision: Decision,
 }
 
 /// Something happened to an attempt, with what the source sees since.
