@@ -24,7 +24,7 @@ use super::outlook::Forecast;
 use super::policy::{Decision, Measure, Policy, Situation};
 use crate::actor::{Command, Seat};
 use crate::context::Context;
-use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, RunState};
+use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, PauseReason, RunState};
 use crate::{grants, reports};
 
 /// The net below libvirt's events.
@@ -45,7 +45,8 @@ pub enum End {
 
 /// What came of something that ran beside the loop.
 enum Done {
-    Sampled(Result<JobSample, DriverError>),
+    /// And whether the guest's post-copy broke: libvirt keeps the job then, and nobody works on it.
+    Sampled(Result<JobSample, DriverError>, bool),
     Acted(Doing, Result<(), String>),
     Sent,
 }
@@ -213,7 +214,13 @@ impl Monitor {
     fn sample(&mut self) {
         let driver = Arc::clone(&self.ctx.driver);
         let server = self.of.server;
-        self.begin(Doing::Sample, async move { Done::Sampled(driver.job(server).await) });
+        let post_copy = self.course == Course::PostCopy;
+        self.begin(Doing::Sample, async move {
+            let sample = driver.job(server).await;
+            let broken = RunState::Paused(PauseReason::PostCopyFailed);
+            let broke = post_copy && driver.domain(server).await.is_ok_and(|domain| domain.state == broken);
+            Done::Sampled(sample, broke)
+        });
     }
 
     fn begin(&mut self, doing: Doing, work: impl Future<Output = Done> + Send + 'static) {
@@ -225,9 +232,10 @@ impl Monitor {
 
     fn take(&mut self, done: Done) {
         match done {
-            Done::Sampled(sample) => {
+            Done::Sampled(sample, broke) => {
                 self.doing.retain(|doing| *doing != Doing::Sample);
                 self.take_sample(sample);
+                self.job_gone |= broke;
             }
             Done::Acted(doing, result) => {
                 self.doing.retain(|done| *done != doing);

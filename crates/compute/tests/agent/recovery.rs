@@ -1,7 +1,7 @@
 //! A post-copy that broke is gone on with, by the conductor's leave and as often as it says.
 
 use drover_common::rpc::latest::{CallState, GrantKind, GuestState, HostFacts, JobKind, Recovery, ToCompute};
-use drover_compute::driver::{DriverError, PauseReason, RunState};
+use drover_compute::driver::{DomainEvent, DriverError, PauseReason, RunState};
 use tokio::net::TcpListener;
 
 use super::fake::Stage;
@@ -12,12 +12,17 @@ const POSTCOPY_RESUME: u32 = 1 << 19;
 
 /// An agent whose guest's post-copy broke, and the order to go on; the destination's libvirt is a port that is listened on.
 async fn broken() -> (Stage, Recovery, TcpListener) {
+    with_guest(PauseReason::PostCopyFailed).await
+}
+
+/// The same with a guest that stands for this reason.
+async fn with_guest(reason: PauseReason) -> (Stage, Recovery, TcpListener) {
     let libvirt = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = libvirt.local_addr().unwrap().port();
     let options = format!("live_migration_uri = \"qemu+tcp://%s:{port}/system\"\nlive_migration_permit_post_copy = true");
     let stage = Stage::with_options(&options, |script, driver, of| {
         script.watch = vec![watch(of)];
-        driver.state().domain.as_mut().unwrap().state = RunState::Paused(PauseReason::PostCopyFailed);
+        driver.state().domain.as_mut().unwrap().state = RunState::Paused(reason);
         driver.set_job(Some(JobKind::MigrationOut), MIB);
     });
     let mut with = stage.with_data();
@@ -43,6 +48,24 @@ async fn an_agent_that_starts_tells_of_a_post_copy_that_broke_and_goes_on_when_t
     stage.driver.return_from_call(Ok(()));
     assert_eq!(stage.report().await.facts.call, CallState::ended(None));
     assert_eq!(stage.driver.state().calls.len(), 1, "an order that comes while it is in hand does nothing");
+}
+
+#[tokio::test]
+async fn a_post_copy_that_breaks_while_it_is_watched_is_reported_and_may_be_gone_on_with() {
+    let (mut stage, order, _libvirt) = with_guest(PauseReason::PostCopy).await;
+    loop {
+        let facts: HostFacts = stage.call(ToCompute::GetFacts(stage.of)).await.unwrap();
+        if facts.call == CallState::Attached {
+            break;
+        }
+    }
+    stage.set_domain(|domain| domain.state = RunState::Paused(PauseReason::PostCopyFailed));
+    stage.driver.tell(DomainEvent::Changed(stage.of.server));
+    let report = stage.report().await;
+    assert_eq!(report.facts.guest.unwrap().state, GuestState::PausedPostCopyFailed);
+    assert!(matches!(report.facts.call, CallState::Ended { .. }));
+    stage.cast(ToCompute::RecoverPostCopy(order)).await;
+    stage.until(|state| state.calls.len() == 1).await;
 }
 
 #[tokio::test]
