@@ -9,5 +9,6 @@ mod moves;
 mod notifications;
 mod power;
 mod refusals;
+mod steering;
 mod verdicts;
 mod vm;

@@ -7,9 +7,11 @@
 //! - [`statistics`], [`table`], [`targets`], [`report`]: pure; figures and how they are written down.
 //! - [`methods`], [`drover`]: the three ways to move a guest. [`timeline`], [`log`]: when each step of Drover's way happened.
 //! - [`pairs`], [`parallel`], [`footprint`], [`listings`], [`disk`]: what is measured. [`cloud`], [`machine`]: on what.
+//! - [`convergence`]: policies side by side, another document, with `--convergence`.
 
 mod clock;
 mod cloud;
+mod convergence;
 mod disk;
 mod drover;
 mod footprint;
@@ -59,7 +61,10 @@ struct Arguments {
     /// Few rounds: shows that it works, not how fast.
     #[arg(long, conflicts_with_all = ["pairs", "parallel"])]
     quick: bool,
-    /// The file to write; docs/benchmarks.md of the checkout if not given.
+    /// Measure how policies bring copies to an end, instead; writes docs/convergence.md.
+    #[arg(long, conflicts_with_all = ["pairs", "parallel"])]
+    convergence: bool,
+    /// The file to write; docs/benchmarks.md of the checkout (with --convergence docs/convergence.md) if not given.
     #[arg(long)]
     output: Option<PathBuf>,
 }
@@ -77,13 +82,18 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let bench = claim_bench()?;
     let interrupt = Interrupt::listen(&bench)?;
-    let measured = measure(&bench, arguments);
+    let measured = if arguments.convergence {
+        Cloud::start(&bench).and_then(|cloud| convergence::measure(&cloud, arguments.quick, &command()))
+    } else {
+        measure(&bench, arguments).map(|report| report.text())
+    };
     interrupt.stay_if_given_up();
     // With the bench go its logs; somebody who wants to look at them says so.
     let down = if std::env::var_os("DROVER_KEEP").is_some_and(|keep| keep == "1") { Ok(()) } else { bench.down() };
-    let text = measured?.text();
+    let text = measured?;
     down?;
-    let path = arguments.output.clone().unwrap_or_else(|| bench.checkout().join("docs/benchmarks.md"));
+    let document = if arguments.convergence { "docs/convergence.md" } else { "docs/benchmarks.md" };
+    let path = arguments.output.clone().unwrap_or_else(|| bench.checkout().join(document));
     fs::write(&path, &text).map_err(BenchError::file("write", &path))?;
     println!("{text}");
     eprintln!("==> Written to {}", path.display());

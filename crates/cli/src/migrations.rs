@@ -97,6 +97,7 @@ fn details(migration: &Value) -> String {
     for refusal in migration["refusals"].as_array().into_iter().flatten() {
         line("refused", format!("{}: {}", shown(&refusal["host"]), fault(refusal)));
     }
+    line("policy", shown(&migration["policy"]));
     progress(&migration["progress"], &mut line);
     result(&migration["job_result"], &mut line);
     for (name, key) in [
@@ -108,6 +109,12 @@ fn details(migration: &Value) -> String {
         ("updated at", "updated_at"),
     ] {
         line(name, shown(&migration[key]));
+    }
+    for step in migration["steps"].as_array().into_iter().flatten().filter(|step| step["kind"] != "policy") {
+        let why = shown(&step["why"]);
+        let why = if why.is_empty() { why } else { format!(": {why}") };
+        let at = shown(&step["at"]);
+        line(at.get(11..).unwrap_or(&at), format!("{}{why}", shown(&step["what"])));
     }
     text
 }
@@ -149,6 +156,12 @@ fn progress(progress: &Value, line: &mut impl FnMut(&str, String)) {
         line("guest slowed by", format!("{} %", shown(&progress["throttle_percent"])));
     }
     line("running for", milliseconds(&progress["elapsed_ms"]));
+    let outlook = &progress["outlook"];
+    if !outlook.is_null() {
+        let eta = milliseconds(&outlook["eta_ms"]);
+        let eta = if eta.is_empty() { "not known".to_owned() } else { eta };
+        line("ends in", format!("{eta} ({})", shown(&outlook["basis"])));
+    }
 }
 
 fn result(result: &Value, line: &mut impl FnMut(&str, String)) {
@@ -175,7 +188,11 @@ mod tests {
             "attempt": 1, "refusals": [{"host": "h3", "class": "ComputeServiceUnavailable", "message": "gone"}],
             "progress": {"elapsed_ms": 1200, "memory_total": 1_073_741_824, "memory_processed": 536_870_912,
                          "memory_remaining": 536_870_912, "disk_total": 0, "iteration": 1, "bytes_per_second": 1_048_576,
-                         "dirty_bytes_per_second": 0, "throttle_percent": 0},
+                         "dirty_bytes_per_second": 0, "throttle_percent": 0,
+                         "outlook": {"eta_ms": 3000, "basis": "what is left"}},
+            "policy": "downtime 50 to 500 ms",
+            "steps": [{"at": "2026-11-22T18:00:42.600000", "kind": "phase", "what": "running", "why": null},
+                      {"at": "2026-11-22T18:00:43.000000", "kind": "decision", "what": "downtime 95 ms", "why": "the next step"}],
             "created_at": "2026-11-22T18:00:42.583416",
         });
         let expected = "\
@@ -188,12 +205,16 @@ requested         h2 (scheduler bypassed), each disk as it needs, by admin of ad
 request           req-1
 attempt           1
 refused           h3: ComputeServiceUnavailable: gone
+policy            downtime 50 to 500 ms
 memory            512.0 MiB sent, 512.0 MiB left of 1.0 GiB
 iteration         1
 speed             1.0 MiB/s
 guest writes      0 B/s
 running for       1200 ms
+ends in           3000 ms (what is left)
 accepted at       2026-11-22T18:00:42.583416
+18:00:42.600000   running
+18:00:43.000000   downtime 95 ms: the next step
 ";
         assert_eq!(details(&migration), expected);
     }

@@ -4,7 +4,7 @@
 use drover_common::fault::Fault;
 use drover_common::host::HostInventory;
 use drover_common::ids::{Attempt, HostName, Incarnation, MessageId, MigrationId, PowerActionId, RequestId, Revision, ServerId};
-use drover_common::migration::{JobResult, Progress};
+use drover_common::migration::{Decision, JobResult, Outlook, Progress};
 use drover_common::power::PowerAction;
 use drover_common::rpc::envelope::{Envelope, MAX_MESSAGE_BYTES, UserContext, VERSION, decode};
 use drover_common::rpc::latest::*;
@@ -90,6 +90,7 @@ fn found() -> DestinationCheck {
         graphics_listen_addr_vnc: None,
         graphics_listen_addr_spice: None,
         links: vec![LinkCheck { path: "/srv/shared/vm.qcow2".to_owned(), resolves_to: "/srv/pool/vm.qcow2".to_owned() }],
+        no_post_copy: Some("no userfaultfd".to_owned()),
     }
 }
 
@@ -108,6 +109,7 @@ fn data() -> MigrateData {
             graphics_listen_addr_vnc: None,
             graphics_listen_addr_spice: None,
         },
+        no_post_copy: Some("no userfaultfd".to_owned()),
     }
 }
 
@@ -117,7 +119,7 @@ fn facts() -> HostFacts {
         incarnation: life(),
         guest: Some(GuestFacts { state: GuestState::PausedMigration, persistent: true, marker }),
         job: Some(JobKind::MigrationOut),
-        call: CallState::Ended { error: Some("operation aborted".to_owned()) },
+        call: CallState::Ended { error: Some("operation aborted".to_owned()), taken_back: Some("it took too long".to_owned()) },
     }
 }
 
@@ -186,6 +188,7 @@ fn messages_to_a_compute_agent() {
         ToCompute::LiveMigration(with_data()),
         ToCompute::LiveMigrationAbort(of()),
         ToCompute::LiveMigrationForceComplete(of()),
+        ToCompute::RecoverPostCopy(Recovery { with: with_data(), pause_ms: 2000 }),
         ToCompute::GetFacts(of()),
         ToCompute::PostLiveMigrationAtDestination(with_data()),
         ToCompute::PostLiveMigration(clean_up(Authority::Migration { attempt: Attempt(1) })),
@@ -204,7 +207,15 @@ fn messages_to_a_compute_agent() {
 
 #[test]
 fn messages_to_a_conductor() {
-    let progress = Progress { elapsed_ms: 1, memory_total: 2, memory_processed: 3, memory_remaining: 4, ..Progress::default() };
+    let progress = Progress {
+        elapsed_ms: 1,
+        memory_total: 2,
+        memory_processed: 3,
+        memory_remaining: 4,
+        outlook: Some(Outlook { eta_ms: Some(2000), basis: "what is left".to_owned() }),
+        ..Progress::default()
+    };
+    let decision = Decision { elapsed_ms: 900, what: "downtime 95 ms".to_owned(), why: "live_migration_downtime_steps".to_owned() };
     let grant = GrantRequest {
         migration: MigrationId(7),
         authority: Authority::Migration { attempt: Attempt(1) },
@@ -230,6 +241,7 @@ fn messages_to_a_conductor() {
         ToConductor::WakePower { power_action: PowerActionId(9) },
         ToConductor::GrantPower(PowerGrantRequest { id: PowerActionId(9), incarnation: life() }),
         ToConductor::Progress(ProgressReport { of: of(), progress }),
+        ToConductor::Decided(DecisionReport { of: of(), decision }),
         ToConductor::Report(report),
     ];
     for message in messages {

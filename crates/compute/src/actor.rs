@@ -97,6 +97,15 @@ impl Actors {
         Ok(Seat { of, commands: inbox, superseded, table: Arc::clone(&self.table) })
     }
 
+    /// Takes an attempt on again that broke in post-copy and that nobody is at, whatever was done with it before.
+    pub fn enter_again(&self, ledger: &Ledger, of: OfAttempt) -> Option<Seat> {
+        if self.is_under_way(of.server) {
+            return None;
+        }
+        ledger.forget(of);
+        self.enter(ledger, of, CallState::Pending).ok()
+    }
+
     /// Whether a migration of this server away from here is ours.
     pub fn is_under_way(&self, server: ServerId) -> bool {
         lock(&self.table).contains_key(&server)
@@ -146,7 +155,7 @@ mod tests {
         assert!(second.superseded.is_cancelled() && !third.superseded.is_cancelled());
         drop(second);
         assert_eq!(enter(7, 3).unwrap_err(), Admission::Known);
-        ledger.set(third.of, CallState::Ended { error: None });
+        ledger.set(third.of, CallState::ended(None));
         drop(third);
         assert_eq!(enter(7, 3).unwrap_err(), Admission::Known, "it ended, and will not be started again");
         ledger.forget(of(server, 7, 3));

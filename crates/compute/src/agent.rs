@@ -16,7 +16,7 @@ use tracing::{Instrument, debug, info_span, warn};
 
 use crate::actor::Command;
 use crate::context::Context;
-use crate::migration::{destination, discard, post, power, rollback, source};
+use crate::migration::{destination, discard, post, power, recover, rollback, source};
 use crate::{domains, facts, power as power_actions, prechecks, registration};
 
 const LAST_MOMENT: Duration = Duration::from_secs(2);
@@ -81,6 +81,10 @@ async fn handle(ctx: &Arc<Context>, incoming: Incoming, message: ToCompute) {
         }
         ToCompute::LiveMigrationAbort(of) => command(ctx, incoming, of, Command::Abort).await,
         ToCompute::LiveMigrationForceComplete(of) => command(ctx, incoming, of, Command::ForceComplete).await,
+        ToCompute::RecoverPostCopy(order) => {
+            recover::order(ctx, order);
+            incoming.ack().await;
+        }
         ToCompute::GetFacts(of) => answer(ctx, incoming, get_facts(ctx, of)).await,
         ToCompute::PostLiveMigrationAtDestination(order) => {
             answer(ctx, incoming, destination::post_live_migration(ctx, &order)).await;

@@ -28,6 +28,8 @@ pub struct Options {
     pub live_migration_flags: MigrationFlags,
     /// Flags when disks are copied.
     pub block_migration_flags: MigrationFlags,
+    /// Whether QEMU may slow down a guest that cannot become post-copy.
+    pub permit_auto_converge: bool,
     /// MiB/s, 0 for libvirt's default.
     pub bandwidth_mib: u64,
     /// How a copy is made to converge.
@@ -82,6 +84,7 @@ impl Options {
             my_ip: text(&default.my_ip),
             live_migration_flags: live,
             block_migration_flags: block,
+            permit_auto_converge: libvirt.live_migration_permit_auto_converge,
             bandwidth_mib: libvirt.live_migration_bandwidth.into(),
             policy: PolicyOptions::new(libvirt),
             monitor_interval: Duration::from_secs(libvirt.live_migration_monitor_interval),
@@ -106,6 +109,12 @@ impl Options {
     pub fn flags_for(&self, persistent: bool, paused: bool, copies_disks: bool) -> MigrationFlags {
         let configured = if copies_disks { self.block_migration_flags } else { self.live_migration_flags };
         configured.for_guest(persistent, paused, copies_disks)
+    }
+
+    /// The flags for a guest that could become post-copy, if only its destination could: auto-converge takes its place, if permitted.
+    pub fn without_post_copy(&self, flags: MigrationFlags) -> MigrationFlags {
+        let flags = flags.without(MigrationFlags::POSTCOPY);
+        if self.permit_auto_converge { flags.with(MigrationFlags::AUTO_CONVERGE) } else { flags }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::inventory;
 use crate::ledger::Ledger;
 use crate::power::Powers;
 use crate::prechecks::cpu::CapabilityCache;
+use crate::prechecks::post_copy::Qemu;
 use crate::resume::Resumption;
 use crate::storage::probe::Probes;
 
@@ -49,6 +50,7 @@ pub struct Context {
     pub domains: Domains,
     inventory: Mutex<Option<HostInventory>>,
     host_cpu: Mutex<Option<String>>,
+    qemu: Mutex<Option<Qemu>>,
 }
 
 impl Context {
@@ -70,6 +72,7 @@ impl Context {
             domains: Domains::default(),
             inventory: Mutex::default(),
             host_cpu: Mutex::default(),
+            qemu: Mutex::default(),
         })
     }
 
@@ -93,6 +96,16 @@ impl Context {
     /// libvirt's `<cpu>` of the host, as it was when the inventory was read.
     pub fn host_cpu(&self) -> Option<String> {
         self.host_cpu.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes how libvirt starts QEMU.
+    pub fn set_qemu(&self, qemu: Option<Qemu>) {
+        *self.qemu.lock().unwrap_or_else(PoisonError::into_inner) = qemu;
+    }
+
+    /// How libvirt starts QEMU, as it was when the inventory was read; none if it is another hypervisor.
+    pub fn qemu(&self) -> Option<Qemu> {
+        *self.qemu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The hypervisor and its version, for people.

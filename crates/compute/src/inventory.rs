@@ -10,6 +10,7 @@ use crate::config::Options;
 use crate::context::Context;
 use crate::domain_xml::{Element, host_cpu_element};
 use crate::driver::{DriverError, HostDescription};
+use crate::prechecks::post_copy::Qemu;
 use crate::storage;
 
 const GIB: u64 = 1 << 30;
@@ -21,6 +22,7 @@ pub async fn read(ctx: &Context) -> Result<HostInventory, DriverError> {
     let space = tokio::task::spawn_blocking(move || space(&path)).await.unwrap_or_default();
     let host = host?;
     ctx.set_host_cpu(host_cpu_element(&host.capabilities).ok().flatten());
+    ctx.set_qemu(Element::parse(&host.capabilities).ok().and_then(|capabilities| Qemu::of(&host, &capabilities)));
     assemble(host, host_ip, space)
 }
 

@@ -88,10 +88,10 @@ mod tests {
         let ledger = Ledger::default();
         ledger.set(of(0), CallState::InCall);
         for migration in 1..2000 {
-            ledger.set(of(migration), CallState::Ended { error: None });
+            ledger.set(of(migration), CallState::ended(None));
         }
         assert_eq!(ledger.state(MigrationId(0), Attempt(1)), CallState::InCall);
         assert_eq!(ledger.state(MigrationId(1), Attempt(1)), CallState::Unseen);
-        assert_eq!(ledger.state(MigrationId(1999), Attempt(1)), CallState::Ended { error: None });
+        assert_eq!(ledger.state(MigrationId(1999), Attempt(1)), CallState::ended(None));
     }
 }

@@ -1,11 +1,12 @@
-//! Reports about attempts: sent until the broker has them.
+//! What a conductor must hear of an attempt: sent until the broker has it.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use drover_common::bus::Address;
+use drover_common::ids::MigrationId;
 use drover_common::rpc::Envelope;
-use drover_common::rpc::latest::{MigrationReport, ToConductor};
+use drover_common::rpc::latest::ToConductor;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -17,11 +18,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// After this a conductor's sweep has long asked for facts by itself.
 const PATIENCE: Duration = Duration::from_hours(1);
 
-/// Sends a report, again and again while the broker is away, until it has it, a newer attempt makes it pointless (`superseded`),
+/// Sends it, again and again while the broker is away, until it has it, a newer attempt makes it pointless (`superseded`),
 /// or the process ends.
-pub async fn deliver(ctx: &Context, report: MigrationReport, superseded: &CancellationToken) {
-    let migration = report.migration;
-    let envelope = Envelope::new(ToConductor::Report(report));
+pub async fn deliver(ctx: &Context, migration: MigrationId, message: ToConductor, superseded: &CancellationToken) {
+    let envelope = Envelope::new(message);
     let begin = Instant::now();
     let pauses = ExponentialBuilder::default().with_min_delay(PAUSE_MIN).with_max_delay(PAUSE_MAX);
     let mut pauses = pauses.with_jitter().without_max_times().build();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use drover_common::rpc::latest::{CallState, GuestState, JobKind, MigrationReport, Watch};
+use drover_common::rpc::latest::{CallState, GuestState, JobKind, MigrationReport, ToConductor, Watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span, warn};
 
@@ -18,9 +18,9 @@ use crate::actor::Command;
 use crate::context::Context;
 use crate::driver::{DriverError, if_there};
 use crate::facts;
-use crate::flags::MigrationFlags;
 use crate::migration::monitor::Monitor;
-use crate::migration::policy::{Policy, weight_bytes};
+use crate::migration::policy::convergence::{Convergence, Means};
+use crate::migration::policy::weight_bytes;
 use crate::migration::source;
 use crate::reports;
 
@@ -70,8 +70,10 @@ async fn take_up_until_done(ctx: Arc<Context>, watch: Watch) {
 
 async fn take_up_one(ctx: &Arc<Context>, watch: Watch) -> Result<(), DriverError> {
     let of = watch.of;
-    let job = if_there(ctx.driver.job(of.server).await)?.filter(|job| job.kind == Some(JobKind::MigrationOut));
     let seen = facts::see(ctx, of.server).await?;
+    // A post-copy that broke keeps its job, and nobody works on it: it is told of, and the conductor says when to go on.
+    let broke = seen.as_ref().is_some_and(|seen| seen.facts.state == GuestState::PausedPostCopyFailed);
+    let job = if_there(ctx.driver.job(of.server).await)?.filter(|job| job.kind == Some(JobKind::MigrationOut) && !broke);
     let Some((job, seen)) = job.zip(seen.as_ref()) else {
         let stands = seen.as_ref().is_some_and(|seen| seen.facts.state == GuestState::Paused);
         let seen = if stands && watch.force_complete_requested {
@@ -90,7 +92,7 @@ async fn take_up_one(ctx: &Arc<Context>, watch: Watch) -> Result<(), DriverError
             not_started: None,
         };
         let ctx = Arc::clone(ctx);
-        tokio::spawn(async move { reports::deliver(&ctx, report, &ctx.life.stop).await });
+        tokio::spawn(async move { reports::deliver(&ctx, of.migration, ToConductor::Report(report), &ctx.life.stop).await });
         return Ok(());
     };
     let (_, xml) = facts::live_xml(ctx, of.server).await?;
@@ -106,8 +108,9 @@ async fn take_up_one(ctx: &Arc<Context>, watch: Watch) -> Result<(), DriverError
     let weight = weight_bytes(memory, (disks > 0).then_some(disks));
     let paused = seen.facts.state == GuestState::Paused;
     let flags = ctx.options.flags_for(seen.domain.persistent, paused, disks > 0);
-    let policy = Policy::new(&ctx.options.policy, weight);
-    let mut monitor = Monitor::new(ctx, of, policy, flags.intersects(MigrationFlags::POSTCOPY));
+    let means = Means::of(flags);
+    let policy = Convergence::new(&ctx.options.policy, weight, means);
+    let mut monitor = Monitor::new(ctx, of, Box::new(policy), means.post_copy);
     if watch.abort_requested {
         monitor.want(Command::Abort);
     }

@@ -220,6 +220,7 @@ impl Conductor {
             Next::TryLeaveQueue => self.try_leave_queue(row).await,
             Next::PreLiveMigration => self.pre_live_migration(row).await,
             Next::Cast => self.cast_again(row).await,
+            Next::RecoverPostCopy { pause } => self.recover_post_copy(row, facts, pause).await,
             Next::Ask { destination, ordered } => Ok(Step::Facts(self.ask(row, facts, destination, ordered).await)),
             Next::Wait { why, look_again_in, nudge } => {
                 if let Some(nudge) = nudge {

@@ -47,6 +47,8 @@ fn by_row(row: &Migration, host: &HostName, request: &GrantRequest) -> Answer {
         (GrantKind::Start, MigrationStatus::Running) if source && row.start_incarnation == Some(request.incarnation) => Answer::Yes,
         (GrantKind::PostCopy, MigrationStatus::Running) if source => Answer::After(Event::PostCopyStarted),
         (GrantKind::PostCopy, MigrationStatus::RunningPostCopy) if source => Answer::Yes,
+        // The guest runs on the destination and waits: there is no other way than forward.
+        (GrantKind::RecoverPostCopy, MigrationStatus::RunningPostCopy) if source => Answer::Yes,
         (GrantKind::Resume, MigrationStatus::RollingBack) if source => Answer::Yes,
         (GrantKind::CleanSource, MigrationStatus::PostMigrating) if source => Answer::Yes,
         (GrantKind::RollbackDestination, MigrationStatus::RollingBack) if destination => Answer::Yes,
@@ -184,12 +186,13 @@ mod tests {
     /// For each status: which host is granted what.
     #[test]
     fn a_grant_is_given_where_it_belongs_and_to_one_host_only() {
-        use GrantKind::{CleanSource, Discard, PostCopy, Resume, RollbackDestination, Start, Suspend};
+        use GrantKind::{CleanSource, Discard, PostCopy, RecoverPostCopy, Resume, RollbackDestination, Start, Suspend};
         use MigrationStatus::{PostMigrating, Preparing, RollingBack, Running, RunningPostCopy};
         let given = [
             (Start, Preparing, "h1"),
             (PostCopy, Running, "h1"),
             (PostCopy, RunningPostCopy, "h1"),
+            (RecoverPostCopy, RunningPostCopy, "h1"),
             (Resume, RollingBack, "h1"),
             (CleanSource, PostMigrating, "h1"),
             (RollbackDestination, RollingBack, "h2"),
@@ -197,7 +200,7 @@ mod tests {
             (Suspend, RunningPostCopy, "h2"),
             (Suspend, RollingBack, "h2"),
         ];
-        for kind in [Start, PostCopy, Resume, RollbackDestination, Suspend, CleanSource, Discard] {
+        for kind in [Start, PostCopy, RecoverPostCopy, Resume, RollbackDestination, Suspend, CleanSource, Discard] {
             for &status in MigrationStatus::ALL {
                 for name in ["h1", "h2", "h3"] {
                     let row = migration(status, "h1", Some("h2"));

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_common::ids::HostName;
-use drover_common::rpc::latest::{MigrationReport, ProgressReport};
+use drover_common::rpc::latest::{DecisionReport, MigrationReport, ProgressReport};
 use drover_common::telemetry;
+use drover_store::migrations::steps;
 use drover_store::{StoreError, migrations, servers};
 use tracing::{debug, info, warn};
 
@@ -33,6 +34,19 @@ impl Conductor {
             debug!(error = telemetry::chain(&error), "sample not written");
         }
         Done::Yes
+    }
+
+    /// A decision about a copy: a line on the migration, and no more.
+    pub(crate) async fn decided(&self, host: &HostName, report: &DecisionReport) -> Done {
+        let DecisionReport { of, decision } = report;
+        let write = async {
+            let mut conn = self.store.connection().await?;
+            steps::decided(&mut conn, of.migration, of.attempt, host, decision).await
+        };
+        match write.await {
+            Ok(()) => Done::Yes,
+            Err(error) => Done::Again(error),
+        }
     }
 
     /// Something happened to an attempt: the row is driven on, with what the source saw, if nobody changed the row since.

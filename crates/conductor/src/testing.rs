@@ -49,6 +49,7 @@ pub(crate) fn migration(status: MigrationStatus, source: &str, destination: Opti
         wanted: 0,
         look_again_in: Duration::ZERO,
         retries: 0,
+        recoveries: 0,
         refusals: Vec::new(),
         data: None,
         pre_done: true,

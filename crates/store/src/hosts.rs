@@ -104,6 +104,14 @@ pub enum NotThisHost {
     },
 }
 
+/// The version of a host's libvirt (major * 1,000,000 + minor * 1,000 + release), as its agent last reported it.
+pub async fn libvirt_version(conn: &mut PgConnection, host: &HostName) -> Result<Option<i32>, StoreError> {
+    sqlx::query_scalar!("SELECT libvirt_version FROM compute_nodes WHERE host = $1", host.as_str())
+        .fetch_optional(conn)
+        .await
+        .map_err(StoreError::query("hosts.libvirt_version"))
+}
+
 /// Records what a host's agent says of it at its start. The agent's life given here becomes the host's present one.
 pub async fn host_up(
     conn: &mut PgConnection,

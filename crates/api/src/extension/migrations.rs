@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use drover_common::ids::MigrationId;
+use drover_store::migrations::steps::{self, Step};
 use drover_store::migrations::{self, Migration};
 use serde_json::{Value, json};
 
@@ -20,10 +21,18 @@ pub(crate) async fn show(State(app): State<AppState>, asked: Asked, Path([id]): 
     let number = id.parse().map_err(|_| unknown())?;
     let mut conn = app.store().connection().await?;
     let migration = migrations::get(&mut conn, MigrationId(number)).await?.ok_or_else(unknown)?;
-    Ok(Json(json!({"migration": view(&migration)})))
+    let steps = steps::of_migration(&mut conn, migration.id).await?;
+    Ok(Json(json!({"migration": view(&migration, &steps)})))
 }
 
-fn view(migration: &Migration) -> Value {
+/// What happened, in order: each phase, the rules of the copy, each decision with its reason.
+fn step(step: &Step) -> Value {
+    let Step { at, attempt, kind, what, why, elapsed_ms } = step;
+    json!({"at": ts(*at), "attempt": attempt, "kind": kind, "what": what, "why": why, "job_elapsed_ms": elapsed_ms})
+}
+
+fn view(migration: &Migration, steps: &[Step]) -> Value {
+    let policy = steps.iter().rev().find(|step| step.kind == "policy");
     json!({
         "id": migration.id,
         "uuid": migration.uuid,
@@ -49,6 +58,9 @@ fn view(migration: &Migration) -> Value {
         "attempt": migration.attempt,
         "revision": migration.revision,
         "retries": migration.retries,
+        "recoveries": migration.recoveries,
+        "policy": policy.and_then(|step| step.why.as_deref()),
+        "steps": steps.iter().map(step).collect::<Vec<_>>(),
         "refusals": migration.refusals,
         "fault": migration.fault,
         "abort_requested_by": migration.abort_requested_by,

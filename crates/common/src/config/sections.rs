@@ -209,6 +209,7 @@ pub struct LibvirtSection {
     pub live_migration_downtime_delay: u64,
     pub live_migration_completion_timeout: u64,
     pub live_migration_timeout_action: TimeoutAction,
+    pub live_migration_stall_action: StallAction,
     pub live_migration_permit_post_copy: bool,
     pub live_migration_permit_auto_converge: bool,
     pub live_migration_monitor_interval: u64,
@@ -227,6 +228,18 @@ pub enum TimeoutAction {
     /// Give up; the guest stays.
     Abort,
     /// Post-copy where it is permitted, else pause the guest.
+    ForceComplete,
+}
+
+/// What to do with a migration that gets nowhere, when nothing else can end it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StallAction {
+    /// Say so, and leave it to the completion timeout, as Nova does.
+    None,
+    /// Give up; the guest stays.
+    Abort,
+    /// Pause the guest until it has arrived.
     ForceComplete,
 }
 

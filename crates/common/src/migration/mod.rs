@@ -31,6 +31,29 @@ pub struct Progress {
     pub dirty_bytes_per_second: i64,
     /// How much auto-converge slows the guest, percent.
     pub throttle_percent: i32,
+    /// When it will end, as its source's agent reckons. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlook: Option<Outlook>,
+}
+
+/// When a copy will end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outlook {
+    /// From the sample on, milliseconds; none while nobody can tell, or while it would be later than what was told before.
+    pub eta_ms: Option<i64>,
+    /// What that rests on, for people.
+    pub basis: String,
+}
+
+/// Something that was decided about a running copy, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// When, by libvirt's clock of the job: milliseconds since it began.
+    pub elapsed_ms: i64,
+    /// What: `policy` for the rules that it runs by, else the deed.
+    pub what: String,
+    /// Why.
+    pub why: String,
 }
 
 impl Progress {

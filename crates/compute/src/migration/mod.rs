@@ -3,7 +3,8 @@
 //! | step | where | file |
 //! | --- | --- | --- |
 //! | make ready: disks to copy into | destination | [`destination`] |
-//! | start, watch, report | source | [`source`], [`monitor`], [`policy`] |
+//! | start, watch, report | source | [`source`], [`monitor`], [`policy`], [`outlook`] |
+//! | go on with a post-copy that broke | source | [`recover`] |
 //! | take over | destination | [`destination`] |
 //! | clean up after success | source | [`post`] |
 //! | clean up after failure | destination | [`rollback`] |
@@ -15,9 +16,11 @@
 pub mod destination;
 pub mod discard;
 pub mod monitor;
+pub mod outlook;
 pub mod policy;
 pub mod post;
 pub mod power;
+pub mod recover;
 pub mod rollback;
 pub mod source;
 pub mod uri;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use drover_common::bus::Address;
 use drover_common::ids::ServerId;
-use drover_common::migration::{JobResult, Progress};
+use drover_common::migration::{Decision as Told, JobResult, Progress};
 use drover_common::rpc::Envelope;
-use drover_common::rpc::latest::{GrantKind, GuestState, JobKind, OfAttempt, ProgressReport, ToConductor};
+use drover_common::rpc::latest::{DecisionReport, GrantKind, GuestState, JobKind, OfAttempt, ProgressReport, ToConductor};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -20,11 +20,12 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-use super::policy::{Measure, Policy, Situation};
+use super::outlook::Forecast;
+use super::policy::{Decision, Measure, Policy, Situation};
 use crate::actor::{Command, Seat};
 use crate::context::Context;
-use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, RunState};
-use crate::grants;
+use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, PauseReason, RunState};
+use crate::{grants, reports};
 
 /// The net below libvirt's events.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -44,7 +45,8 @@ pub enum End {
 
 /// What came of something that ran beside the loop.
 enum Done {
-    Sampled(Result<JobSample, DriverError>),
+    /// And whether the guest's post-copy broke: libvirt keeps the job then, and nobody works on it.
+    Sampled(Result<JobSample, DriverError>, bool),
     Acted(Doing, Result<(), String>),
     Sent,
 }
@@ -75,7 +77,8 @@ enum Course {
 pub struct Monitor {
     ctx: Arc<Context>,
     of: OfAttempt,
-    policy: Policy,
+    policy: Box<dyn Policy>,
+    forecast: Forecast,
     /// Whether libvirt was told that this job may become post-copy.
     may_post_copy: bool,
     events: broadcast::Receiver<DomainEvent>,
@@ -83,7 +86,11 @@ pub struct Monitor {
     doing: Vec<Doing>,
     wanted: Vec<Command>,
     course: Course,
+    /// Why the policy has the migration taken back, if it has.
+    taken_back: Option<String>,
     downtime_ms: Option<u64>,
+    /// What was told of the policy's decisions: each once, although it may be decided again until it works.
+    told: Vec<Decision>,
     last: Option<Progress>,
     account: Option<JobResult>,
     next_report: Instant,
@@ -92,18 +99,21 @@ pub struct Monitor {
 
 impl Monitor {
     /// Begins to listen to libvirt's events; nothing that happens from now on is missed.
-    pub fn new(ctx: &Arc<Context>, of: OfAttempt, policy: Policy, may_post_copy: bool) -> Self {
+    pub fn new(ctx: &Arc<Context>, of: OfAttempt, policy: Box<dyn Policy>, may_post_copy: bool) -> Self {
         Self {
             ctx: Arc::clone(ctx),
             of,
             policy,
+            forecast: Forecast::default(),
             may_post_copy,
             events: ctx.driver.events(),
             beside: FuturesUnordered::new(),
             doing: Vec::new(),
             wanted: Vec::new(),
             course: Course::Copying,
+            taken_back: None,
             downtime_ms: None,
+            told: Vec::new(),
             last: None,
             account: None,
             next_report: Instant::now(),
@@ -149,6 +159,20 @@ impl Monitor {
         self.course == Course::TakenBack
     }
 
+    /// Why, if it was the policy that had it taken back and nobody's wish.
+    pub fn why_taken_back(&self) -> Option<String> {
+        self.taken_back.clone().filter(|_| self.took_it_back())
+    }
+
+    /// Tells by which rules the copy is led; `no_post_copy` is why it cannot become post-copy although that is permitted.
+    pub fn tell_policy(&self, no_post_copy: Option<&str>) {
+        let mut why = self.policy.describe();
+        if let Some(reason) = no_post_copy {
+            why = format!("{why}; not by post-copy: {reason}");
+        }
+        self.tell("policy", why);
+    }
+
     /// libvirt's account of the job, as far as it can be had: the numbers of the last sample are real, totals are not invented.
     pub async fn account(&mut self, succeeded: bool, call: Option<Duration>) -> Option<JobResult> {
         if succeeded && self.account.is_none() {
@@ -190,7 +214,13 @@ impl Monitor {
     fn sample(&mut self) {
         let driver = Arc::clone(&self.ctx.driver);
         let server = self.of.server;
-        self.begin(Doing::Sample, async move { Done::Sampled(driver.job(server).await) });
+        let post_copy = self.course == Course::PostCopy;
+        self.begin(Doing::Sample, async move {
+            let sample = driver.job(server).await;
+            let broken = RunState::Paused(PauseReason::PostCopyFailed);
+            let broke = post_copy && driver.domain(server).await.is_ok_and(|domain| domain.state == broken);
+            Done::Sampled(sample, broke)
+        });
     }
 
     fn begin(&mut self, doing: Doing, work: impl Future<Output = Done> + Send + 'static) {
@@ -202,9 +232,10 @@ impl Monitor {
 
     fn take(&mut self, done: Done) {
         match done {
-            Done::Sampled(sample) => {
+            Done::Sampled(sample, broke) => {
                 self.doing.retain(|doing| *doing != Doing::Sample);
                 self.take_sample(sample);
+                self.job_gone |= broke;
             }
             Done::Acted(doing, result) => {
                 self.doing.retain(|done| *done != doing);
@@ -224,27 +255,55 @@ impl Monitor {
         }
     }
 
-    fn take_progress(&mut self, progress: Progress) {
-        let situation = Situation {
-            elapsed: Duration::from_millis(u64::try_from(progress.elapsed_ms).unwrap_or(0)),
-            post_copy: self.course == Course::PostCopy,
-            downtime_ms: self.downtime_ms,
-        };
-        for measure in self.policy.measures(&situation) {
-            match measure {
-                Measure::SetDowntime { milliseconds } => self.set_downtime(milliseconds),
-                Measure::Abort => self.abort("it took longer than live_migration_completion_timeout"),
-                Measure::ForceComplete => self.force_complete("it took longer than live_migration_completion_timeout"),
+    fn take_progress(&mut self, mut progress: Progress) {
+        if self.course == Course::Copying {
+            let decisions = self.policy.decide(&Situation::of(&progress, self.downtime_ms));
+            for decision in decisions {
+                self.follow(decision, &progress);
             }
         }
         self.follow_commands();
-        if Instant::now() >= self.next_report && progress.memory_total > 0 {
+        if progress.memory_total == 0 {
+            return; // It has not begun, or has just failed.
+        }
+        let leaves = matches!(self.course, Course::PostCopy | Course::StandingStill);
+        progress.outlook = Some(self.forecast.look(&progress, leaves));
+        if Instant::now() >= self.next_report {
             self.next_report = Instant::now() + self.ctx.options.monitor_interval;
             self.send(progress.clone());
         }
-        if progress.memory_total > 0 {
-            self.last = Some(progress); // A job that has just failed shows zeros.
+        self.last = Some(progress);
+    }
+
+    /// Does what the policy decided. It decides it again until it has worked; it is told once.
+    fn follow(&mut self, decision: Decision, progress: &Progress) {
+        let Decision { measure, why } = &decision;
+        match measure {
+            Measure::SetDowntime { milliseconds } => self.set_downtime(*milliseconds),
+            Measure::Abort => {
+                self.taken_back = Some(why.clone());
+                self.abort(why);
+            }
+            Measure::PostCopy | Measure::ForceComplete => self.force_complete(why),
+            Measure::Wait => {}
         }
+        if !self.told.contains(&decision) {
+            self.tell_at(progress.elapsed_ms, &shown(*measure, self.may_post_copy), why.clone());
+            self.told.push(decision);
+        }
+    }
+
+    fn tell(&self, what: &str, why: String) {
+        self.tell_at(self.last.as_ref().map_or(0, |last| last.elapsed_ms), what, why);
+    }
+
+    /// A line in the log, and one that is kept on the migration.
+    fn tell_at(&self, elapsed_ms: i64, what: &str, why: String) {
+        info!(migration.id = %self.of.migration, server.id = %self.of.server, elapsed_ms, what, why, "decided");
+        let decision = Told { elapsed_ms, what: what.to_owned(), why };
+        let message = ToConductor::Decided(DecisionReport { of: self.of, decision });
+        let (ctx, of) = (Arc::clone(&self.ctx), self.of);
+        tokio::spawn(async move { reports::deliver(&ctx, of.migration, message, &ctx.life.stop).await });
     }
 
     fn send(&mut self, progress: Progress) {
@@ -270,7 +329,10 @@ impl Monitor {
     fn follow_commands(&mut self) {
         for command in self.wanted.clone() {
             match command {
-                Command::Abort => self.abort("an abort was asked for"),
+                Command::Abort => {
+                    self.taken_back = None; // By a wish, whatever the policy says.
+                    self.abort("an abort was asked for");
+                }
                 Command::ForceComplete => self.force_complete("force-complete was asked for"),
             }
         }
@@ -349,9 +411,25 @@ impl Monitor {
     /// What an earlier life of the agent left: a guest that runs on the other side already.
     pub fn take_up(&mut self, source: GuestState, progress: Progress) {
         if matches!(source, GuestState::PausedPostCopy | GuestState::PausedPostCopyFailed) {
-            self.course = Course::PostCopy;
+            self.is_post_copy();
         }
         self.take_progress(progress);
+    }
+
+    /// The guest runs on the other side already: it is waited for, and nothing else.
+    pub const fn is_post_copy(&mut self) {
+        self.course = Course::PostCopy;
+    }
+}
+
+/// A measure, for people.
+fn shown(measure: Measure, may_post_copy: bool) -> String {
+    match measure {
+        Measure::SetDowntime { milliseconds } => format!("downtime {milliseconds} ms"),
+        Measure::Abort => "abort".to_owned(),
+        Measure::ForceComplete if !may_post_copy => "pause the guest".to_owned(),
+        Measure::PostCopy | Measure::ForceComplete => "post-copy".to_owned(),
+        Measure::Wait => "cannot finish".to_owned(),
     }
 }
 

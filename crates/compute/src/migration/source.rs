@@ -10,20 +10,21 @@ use drover_common::fault::Fault;
 use drover_common::ids::Revision;
 use drover_common::migration::JobResult;
 use drover_common::rpc::latest::{
-    CallState, GrantKind, GuestState, HostFacts, JobKind, Marker, MigrateData, MigrationReport, OfAttempt, WithData,
+    CallState, GrantKind, GuestState, HostFacts, JobKind, Marker, MigrateData, MigrationReport, OfAttempt, ToConductor, WithData,
 };
 use drover_common::telemetry;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::monitor::{End, Monitor};
-use super::policy::{Policy, weight_bytes};
+use super::policy::convergence::{Convergence, Means};
+use super::policy::weight_bytes;
 use super::uri::migrate_uri;
 use crate::actor::{Command, Seat};
 use crate::context::Context;
 use crate::domain_xml::DomainXml;
 use crate::domain_xml::edit::Edit;
-use crate::driver::{DriverError, ErrorClass, MigrateCall, RunState, XmlKind};
+use crate::driver::{DriverError, ErrorClass, MigrateCall, PauseReason, RunState, XmlKind};
 use crate::facts;
 use crate::flags::MigrationFlags;
 use crate::grants::{self, NotGranted};
@@ -88,25 +89,32 @@ async fn run(ctx: Arc<Context>, mut seat: Seat, data: MigrateData) {
         start => start.map_err(|fault| fault.message),
     };
     match start {
-        Ok(start) => migrate(&ctx, &mut seat, start, &commands, revision).await,
+        Ok(start) => migrate(&ctx, &mut seat, start, data.no_post_copy.as_deref(), &commands, revision).await,
         Err(why) => {
-            ctx.ledger.set(of, CallState::Ended { error: Some(why.clone()) });
+            ctx.ledger.set(of, CallState::ended(Some(why.clone())));
             not_started(&ctx, &seat, revision, why).await;
         }
     }
 }
 
 /// Calls libvirt and stays until the outcome is reported.
-async fn migrate(ctx: &Arc<Context>, seat: &mut Seat, start: Start, commands: &[Command], revision: Option<Revision>) {
+async fn migrate(
+    ctx: &Arc<Context>,
+    seat: &mut Seat,
+    start: Start,
+    no_post_copy: Option<&str>,
+    commands: &[Command],
+    revision: Option<Revision>,
+) {
     let of = seat.of;
-    let may_post_copy = start.call.flags & MigrationFlags::POSTCOPY.bits() != 0;
-    let mut monitor = Monitor::new(ctx, of, start.policy, may_post_copy);
+    let mut monitor = Monitor::new(ctx, of, Box::new(start.policy), start.means.post_copy);
     for &command in commands {
         monitor.want(command); // It came while leave was asked for.
     }
     ctx.ledger.set(of, CallState::InCall);
     let begin = Instant::now();
     let returned = ctx.driver.migrate(start.call);
+    monitor.tell_policy(no_post_copy);
     tokio::spawn({
         let ctx = Arc::clone(ctx);
         async move { ctx.probes.remove(of.migration).await }
@@ -119,14 +127,15 @@ async fn migrate(ctx: &Arc<Context>, seat: &mut Seat, start: Start, commands: &[
 }
 
 /// What is made ready while the leave is asked for.
-struct Start {
-    call: MigrateCall,
-    policy: Policy,
+pub(super) struct Start {
+    pub(super) call: MigrateCall,
+    pub(super) policy: Convergence,
+    means: Means,
 }
 
 /// The guest's XML for the other side, and all that libvirt's call needs. Also read now, not taken from the checks: the guest may
 /// have changed, and its secrets never leave the host by message.
-async fn prepare(ctx: &Context, of: OfAttempt, data: &MigrateData) -> Result<Start, Fault> {
+pub(super) async fn prepare(ctx: &Context, of: OfAttempt, data: &MigrateData) -> Result<Start, Fault> {
     let failed = |error: DriverError| error.into_fault(&ctx.options.host, of.server, Fault::migration_error);
     let (domain, live, definition) = tokio::join!(
         ctx.driver.domain(of.server),
@@ -144,8 +153,13 @@ async fn prepare(ctx: &Context, of: OfAttempt, data: &MigrateData) -> Result<Sta
         edit.apply(xml).map_err(|error| Fault::migration_error(format_args!("XML for {}: {}", to.host, telemetry::chain(&error))))
     };
     let migrate_disks: Vec<String> = data.copied_disks().map(|disk| disk.disk.target.clone()).collect();
-    let paused = matches!(domain.state, RunState::Paused(_));
-    let flags = ctx.options.flags_for(domain.persistent, paused, !migrate_disks.is_empty());
+    // One that stands since post-copy began runs on the other side.
+    let left = matches!(domain.state, RunState::Paused(PauseReason::PostCopy | PauseReason::PostCopyFailed));
+    let paused = matches!(domain.state, RunState::Paused(_)) && !left;
+    let mut flags = ctx.options.flags_for(domain.persistent, paused, !migrate_disks.is_empty());
+    if data.no_post_copy.is_some() {
+        flags = ctx.options.without_post_copy(flags);
+    }
     let led_there = to.inbound_address_set && !flags.intersects(MigrationFlags::TUNNELLED);
     let call = MigrateCall {
         migration: of.migration,
@@ -161,7 +175,8 @@ async fn prepare(ctx: &Context, of: OfAttempt, data: &MigrateData) -> Result<Sta
     let disks = data.copied_disks().map(|disk| disk.disk.capacity_bytes);
     let memory = DomainXml::parse(&live).map_or(0, |domain| domain.memory_mb);
     let weight = weight_bytes(u64::try_from(memory).unwrap_or(0) << 20, disks);
-    Ok(Start { call, policy: Policy::new(&ctx.options.policy, weight) })
+    let means = Means::of(flags);
+    Ok(Start { call, policy: Convergence::new(&ctx.options.policy, weight, means), means })
 }
 
 /// Watches a job that an earlier life of the agent started.
@@ -182,13 +197,13 @@ async fn watch_on(ctx: &Arc<Context>, seat: &mut Seat, monitor: &mut Monitor, re
     let unheard =
         || lost.unwrap_or_else(|| "the job ended; what libvirt said of it went to an earlier life of the agent".to_owned());
     let error = (!completed).then(unheard);
-    ctx.ledger.set(seat.of, CallState::Ended { error });
+    ctx.ledger.set(seat.of, CallState::Ended { error, taken_back: monitor.why_taken_back() });
     let facts = look_at_last(ctx, seat.of).await;
     report(ctx, seat, revision, facts, account, None).await;
 }
 
 /// The call returned: looks what came of it and reports.
-async fn end(
+pub(super) async fn end(
     ctx: &Arc<Context>,
     seat: &mut Seat,
     mut monitor: Monitor,
@@ -216,7 +231,7 @@ async fn end(
         ErrorClass::Unavailable => format!("the connection to libvirt broke: {}", error.message),
         _ => error.message,
     });
-    ctx.ledger.set(of, CallState::Ended { error });
+    ctx.ledger.set(of, CallState::Ended { error, taken_back: monitor.why_taken_back() });
     let (facts, account) = tokio::join!(look_at_last(ctx, of), monitor.account(succeeded, Some(took)));
     report(ctx, seat, revision, facts, account, None).await;
 }
@@ -251,7 +266,7 @@ async fn look_at_last(ctx: &Context, of: OfAttempt) -> Option<HostFacts> {
     Some(facts)
 }
 
-async fn not_started(ctx: &Context, seat: &Seat, revision: Option<Revision>, why: String) {
+pub(super) async fn not_started(ctx: &Context, seat: &Seat, revision: Option<Revision>, why: String) {
     warn!(why, "migration not started");
     let facts = look(ctx, seat.of).await;
     report(ctx, seat, revision, facts, None, Some(why)).await;
@@ -269,5 +284,5 @@ async fn report(
     let Some(facts) = facts else { return };
     let OfAttempt { migration, attempt, server } = seat.of;
     let report = MigrationReport { migration, attempt, server, revision, facts, result, not_started };
-    reports::deliver(ctx, report, &seat.superseded).await;
+    reports::deliver(ctx, migration, ToConductor::Report(report), &seat.superseded).await;
 }

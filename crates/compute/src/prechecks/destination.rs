@@ -5,7 +5,7 @@ use drover_common::rpc::latest::{
     BlockDeviceCheck, CheckDestination, DestinationCheck, DirectoryCheck, DiskSource, GuestDescription, LinkCheck, StorageProbe,
 };
 
-use super::{cpu, reach};
+use super::{cpu, post_copy, reach};
 use crate::context::Context;
 use crate::domain_xml::{DomainXml, cpu_element};
 use crate::driver::DriverError;
@@ -49,6 +49,7 @@ pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<Destina
         graphics_listen_addr_vnc: ctx.options.vnc_server_listen.clone(),
         graphics_listen_addr_spice: ctx.options.spice_server_listen.clone(),
         links,
+        no_post_copy: ctx.qemu().and_then(post_copy::look),
     })
 }
 

@@ -5,5 +5,6 @@
 pub mod cpu;
 pub mod describe;
 pub mod destination;
+pub mod post_copy;
 pub mod reach;
 pub mod source;

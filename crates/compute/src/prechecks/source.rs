@@ -34,6 +34,7 @@ pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData,
     };
     tries.await.map_err(|error| Fault::unexpected(format_args!("the tries to connect ended: {error}")))??;
     let found = &question.found;
+    let permits_post_copy = ctx.options.live_migration_flags.intersects(MigrationFlags::POSTCOPY);
     Ok(MigrateData {
         name: guest.xml.name,
         persistent: guest.seen.domain.persistent,
@@ -48,6 +49,11 @@ pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData,
             graphics_listen_addr_vnc: found.graphics_listen_addr_vnc.clone(),
             graphics_listen_addr_spice: found.graphics_listen_addr_spice.clone(),
         },
+        no_post_copy: found
+            .no_post_copy
+            .as_ref()
+            .filter(|_| permits_post_copy)
+            .map(|why| format!("no guest can arrive by it on {}: {why}", question.destination_host)),
     })
 }
 

@@ -130,6 +130,7 @@ mod tests {
             graphics_listen_addr_vnc: None,
             graphics_listen_addr_spice: None,
             links: Vec::new(),
+            no_post_copy: None,
         }
     }
 

@@ -9,6 +9,7 @@ use drover_common::config::from_toml;
 use drover_common::fault::Fault;
 use drover_common::ids::{Attempt, HostName, Incarnation, MigrationId, PowerActionId, Revision, ServerId};
 use drover_common::lifecycle::Life;
+use drover_common::migration::Decision;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
     Authority, CleanUp, DestinationAddresses, DomainsReport, GrantKind, Granted, HostUp, HostWelcome, JobKind, Marker, MigrateData,
@@ -220,11 +221,17 @@ pub(crate) struct Stage {
     pub(crate) reports: mpsc::UnboundedReceiver<MigrationReport>,
     pub(crate) ups: mpsc::UnboundedReceiver<HostUp>,
     pub(crate) domains: mpsc::UnboundedReceiver<DomainsReport>,
+    pub(crate) decisions: mpsc::UnboundedReceiver<Decision>,
 }
 
 impl Stage {
     /// Starts the agent; `set` writes the script before it introduces itself.
     pub(crate) fn new(set: impl FnOnce(&mut Script, &FakeDriver, OfAttempt)) -> Self {
+        Self::with_options("", set)
+    }
+
+    /// The same with these options of `[libvirt]`.
+    pub(crate) fn with_options(libvirt: &str, set: impl FnOnce(&mut Script, &FakeDriver, OfAttempt)) -> Self {
         let of = OfAttempt { migration: MigrationId(7), attempt: Attempt(1), server: ServerId::random() };
         let broker = MemoryBroker::default();
         let (conductor, inbox) = broker.join(&Address::ConductorProcess(Incarnation::random()));
@@ -233,14 +240,15 @@ impl Stage {
         let (report_sender, reports) = mpsc::unbounded_channel();
         let (up_sender, ups) = mpsc::unbounded_channel();
         let (domains_sender, domains) = mpsc::unbounded_channel();
-        let heard = Heard { reports: report_sender, ups: up_sender, domains: domains_sender };
+        let (decision_sender, decisions) = mpsc::unbounded_channel();
+        let heard = Heard { reports: report_sender, ups: up_sender, domains: domains_sender, decisions: decision_sender };
         tokio::spawn(play_conductor(conductor.clone(), inbox, Arc::clone(&script), Arc::clone(&driver), heard));
-        let config = from_toml("[DEFAULT]\nhost = \"h1\"\nmy_ip = \"192.0.2.1\"").unwrap();
+        let config = from_toml(&format!("[DEFAULT]\nhost = \"h1\"\nmy_ip = \"192.0.2.1\"\n[libvirt]\n{libvirt}")).unwrap();
         let (bus, arrivals) = broker.join(&address());
         let driver_of_agent: Arc<dyn Driver> = driver.clone();
         let ctx = Context::new(Options::new(&config).unwrap(), driver_of_agent, bus, life.clone());
         life.spawn(drover_compute::agent::serve(ctx, arrivals));
-        Self { of, driver, life, script, conductor, broker, reports, ups, domains }
+        Self { of, driver, life, script, conductor, broker, reports, ups, domains, decisions }
     }
 
     pub(crate) fn marker(&self) -> Marker {
@@ -278,6 +286,7 @@ impl Stage {
             block_migration: false,
             disks: Vec::new(),
             destination,
+            no_post_copy: None,
         };
         WithData { of: self.of, data }
     }
@@ -311,6 +320,7 @@ struct Heard {
     reports: mpsc::UnboundedSender<MigrationReport>,
     ups: mpsc::UnboundedSender<HostUp>,
     domains: mpsc::UnboundedSender<DomainsReport>,
+    decisions: mpsc::UnboundedSender<Decision>,
 }
 
 async fn play_conductor(
@@ -346,6 +356,7 @@ async fn play_conductor(
                 }
             }
             ToConductor::Report(report) => drop(heard.reports.send(report)),
+            ToConductor::Decided(report) => drop(heard.decisions.send(report.decision)),
             ToConductor::Domains(domains) => drop(heard.domains.send(domains)),
             ToConductor::GrantPower(request) => {
                 let answer = {

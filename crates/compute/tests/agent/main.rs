@@ -11,9 +11,11 @@ use drover_compute::driver::{Action, DomainEvent, DriverError};
 use fake::{Stage, address};
 
 mod clean_up;
+mod convergence;
 mod fake;
 mod hosts;
 mod power;
+mod recovery;
 mod wishes;
 
 const MIB: i64 = 1 << 20;
@@ -36,12 +38,12 @@ async fn an_order_that_comes_twice_starts_one_migration_and_its_end_is_reported(
     stage.driver.return_from_call(Ok(()));
     let report = stage.report().await;
     assert_eq!((report.revision, &report.facts.guest), (Some(Revision(5)), &None));
-    assert_eq!(report.facts.call, CallState::Ended { error: None });
+    assert_eq!(report.facts.call, CallState::ended(None));
     let result = report.result.unwrap();
     assert!(result.downtime_ms == Some(30) && result.call_ms.is_some());
     stage.cast(stage.order()).await;
     let facts: HostFacts = stage.call(ToCompute::GetFacts(stage.of)).await.unwrap();
-    assert_eq!(facts.call, CallState::Ended { error: None });
+    assert_eq!(facts.call, CallState::ended(None));
     let calls = &stage.driver.state().calls;
     assert_eq!((calls.len(), calls[0].flags, calls[0].destination_uri.as_str()), (1, 27, "qemu+tcp://h2/system"));
     assert!(calls[0].destination_xml.contains(r#"id="7" attempt="1""#) && calls[0].persistent_xml.is_some());
@@ -62,7 +64,7 @@ async fn a_refused_start_calls_nothing_and_may_be_ordered_again() {
     stage.until(|state| state.calls.len() == 1).await;
     stage.driver.return_from_call(Err(DriverError::other("no route"))); // The guest stays.
     let report = stage.report().await;
-    assert_eq!(report.facts.call, CallState::Ended { error: Some("no route".to_owned()) });
+    assert_eq!(report.facts.call, CallState::ended(Some("no route".to_owned())));
     assert!(report.facts.guest.is_some() && report.result.is_none());
 }
 
@@ -117,7 +119,7 @@ async fn a_job_of_an_earlier_life_is_watched_to_its_end_and_never_started_again(
     stage.driver.state().domain = None;
     stage.driver.tell(DomainEvent::JobCompleted(stage.of.server, JobResult { total_ms: Some(9000), ..JobResult::default() }));
     let report = stage.report().await;
-    assert_eq!((report.revision, report.facts.call), (Some(Revision(9)), CallState::Ended { error: None }));
+    assert_eq!((report.revision, report.facts.call), (Some(Revision(9)), CallState::ended(None)));
     assert_eq!(report.result.unwrap().total_ms, Some(9000));
     assert!(stage.driver.state().calls.is_empty());
 }
@@ -146,7 +148,7 @@ async fn a_call_that_breaks_with_its_connection_is_watched_on_while_libvirt_has_
     stage.driver.set_job(None, 0);
     stage.driver.tell(DomainEvent::Changed(stage.of.server));
     let report = stage.report().await;
-    assert_eq!(report.facts.call, CallState::Ended { error: Some("client socket is closed".to_owned()) });
+    assert_eq!(report.facts.call, CallState::ended(Some("client socket is closed".to_owned())));
 }
 
 #[tokio::test]

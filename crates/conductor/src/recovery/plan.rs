@@ -15,6 +15,7 @@
 //! waits               unknown             wait
 //! holds               holds               conflict: suspend the destination's, destroy neither; an operator chooses
 //! post-copy           nothing             undecidable: neither side alone is a whole guest
+//! post-copy, broken   post-copy           the source is told to go on, with pauses that grow
 //! post-copy on either side                forward only
 //! nothing             nothing             lost
 //! ```
@@ -79,6 +80,10 @@ pub struct View {
     pub force_complete_requested: bool,
     /// How often it was tried again after a roll-back.
     pub retries: i32,
+    /// How often the source was told to go on with a post-copy that broke.
+    pub recoveries: i32,
+    /// Whether libvirt has sent anything yet.
+    pub sends: bool,
     /// Whose copy an operator chose.
     pub keep: Option<Keep>,
 }
@@ -108,6 +113,8 @@ impl View {
             abort_requested: row.abort_requested_by.is_some(),
             force_complete_requested: row.force_complete_requested_by.is_some(),
             retries: row.retries,
+            recoveries: row.recoveries,
+            sends: row.progress.is_some(),
             keep: match &row.keep {
                 None => None,
                 Some(host) if *host == row.source => Some(Keep::Source),
@@ -130,6 +137,11 @@ pub enum Next {
     PreLiveMigration,
     /// Tell the source to start.
     Cast,
+    /// Post-copy broke, and both copies wait: tell the source to go on.
+    RecoverPostCopy {
+        /// The pause before the try.
+        pause: Duration,
+    },
     /// Ask these hosts; `ordered`: source, destination, source.
     Ask {
         /// The destination too.
@@ -201,6 +213,12 @@ pub const RETRIES_MAX: i32 = 2;
 const SOON: Duration = Duration::from_secs(1);
 /// While an agent must act: it is asked when this long nothing was heard.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to go on with a post-copy: the first one, which doubles, and the longest.
+const RECOVER_FIRST: Duration = Duration::from_secs(1);
+const RECOVER_LAST: Duration = Duration::from_secs(30);
+/// libvirt waits for its connection to the destination as long as the kernel tries (`tcp_syn_retries`, 6 by default), and cannot be
+/// told to stop meanwhile.
+const CONNECT_AT_MOST: Duration = Duration::from_secs(127);
 /// While a job runs: its agent reports every few seconds, each report puts this off.
 const JOB: Duration = Duration::from_secs(30);
 
@@ -281,8 +299,32 @@ fn under_way(row: &View, source: &HostFacts) -> Option<Next> {
         _ => None,
     };
     let look_again_in = if nudge.is_some() { PATIENCE } else { JOB };
-    let job = source.job == Some(JobKind::MigrationOut) || matches!(source.call, CallState::Pending | CallState::InCall);
-    job.then(|| Next::Wait { why: "libvirt's job".to_owned(), look_again_in, nudge })
+    let at_it = matches!(source.call, CallState::Pending | CallState::InCall);
+    if broke(source) {
+        // The job stays and nobody works on it, unless libvirt's call still waits for the other side to notice.
+        let why = "post-copy broke; the destination's libvirt to notice, too".to_owned();
+        return at_it.then_some(Next::Wait { why, look_again_in: PATIENCE, nudge: None });
+    }
+    let why = match nudge {
+        Some(Nudge::Abort) if !row.sends => {
+            format!("an abort was asked for: libvirt's connect to the destination, at most {} s", CONNECT_AT_MOST.as_secs())
+        }
+        Some(Nudge::Abort) => "an abort was asked for: libvirt's job to end".to_owned(),
+        _ => "libvirt's job".to_owned(),
+    };
+    let job = source.job == Some(JobKind::MigrationOut) || at_it;
+    job.then_some(Next::Wait { why, look_again_in, nudge })
+}
+
+/// Whether the source's copy is one whose post-copy broke.
+fn broke(source: &HostFacts) -> bool {
+    source.guest.as_ref().is_some_and(|guest| guest.state == GuestState::PausedPostCopyFailed)
+}
+
+/// How long to wait before the next try to go on with a post-copy.
+fn recover_after(recoveries: i32) -> Duration {
+    let doublings = u32::try_from(recoveries).unwrap_or(0).min(10);
+    RECOVER_FIRST.saturating_mul(1 << doublings).min(RECOVER_LAST)
 }
 
 /// The guest is on the source and no job is left: why, and what to make of it.
@@ -290,8 +332,9 @@ fn back_to_source(row: &View, source: &Known) -> Next {
     let (ending, why) = match source {
         Known::Seen(seen) => match &seen.call {
             _ if row.abort_requested => (Ending::Cancelled, "aborted by request".to_owned()),
-            CallState::Ended { error: Some(error) } => (Ending::Failed, error.clone()),
-            CallState::Ended { error: None } => {
+            CallState::Ended { taken_back: Some(why), .. } => (Ending::Cancelled, why.clone()),
+            CallState::Ended { error: Some(error), .. } => (Ending::Failed, error.clone()),
+            CallState::Ended { error: None, .. } => {
                 (Ending::Failed, "libvirt reported success, but the guest is still on the source".to_owned())
             }
             CallState::Unseen if row.retries < RETRIES_MAX && row.start_granted != Some(seen.incarnation) => {
@@ -357,7 +400,10 @@ enum Side {
     /// A QEMU that stands because of a migration.
     Waits,
     /// Post-copy, in whichever phase.
-    PostCopy,
+    PostCopy {
+        /// The source's stands because its stream broke. (The destination's may not know yet.)
+        broke: bool,
+    },
     /// libvirt is at it.
     Busy,
 }
@@ -369,7 +415,9 @@ impl Side {
             Known::Gone => return Self::Gone,
             Known::Seen(facts) => facts,
         };
-        if matches!(facts.job, Some(JobKind::MigrationIn | JobKind::MigrationOut)) {
+        let failed = [Some(GuestState::PausedPostCopyFailed), Some(GuestState::RunningPostCopyFailed)];
+        let state = facts.guest.as_ref().map(|guest| guest.state);
+        if matches!(facts.job, Some(JobKind::MigrationIn | JobKind::MigrationOut)) && !failed.contains(&state) {
             return Self::Busy;
         }
         let Some(guest) = &facts.guest else { return Self::Absent };
@@ -379,10 +427,10 @@ impl Side {
             GuestState::Running => Self::Holds { running: true },
             GuestState::Paused | GuestState::Suspended => Self::Holds { running: false },
             GuestState::PausedMigration => Self::Waits,
-            GuestState::RunningPostCopy
-            | GuestState::RunningPostCopyFailed
-            | GuestState::PausedPostCopy
-            | GuestState::PausedPostCopyFailed => Self::PostCopy,
+            GuestState::RunningPostCopy | GuestState::RunningPostCopyFailed | GuestState::PausedPostCopy => {
+                Self::PostCopy { broke: false }
+            }
+            GuestState::PausedPostCopyFailed => Self::PostCopy { broke: true },
         }
     }
 }
@@ -404,9 +452,14 @@ fn verdict(row: &View, facts: &Facts) -> Verdict {
     let in_order = |verdict| if facts.ordered { verdict } else { Verdict::Open(Next::Ask { destination: true, ordered: true }) };
     let open = |next| in_order(Verdict::Open(next));
     match (source, destination) {
+        (PostCopy { broke: true }, PostCopy { .. } | Busy) => {
+            Verdict::Open(Next::RecoverPostCopy { pause: recover_after(row.recoveries) })
+        }
         (Busy, _) | (_, Busy) => Verdict::Open(wait("libvirt to finish", SOON)),
-        (PostCopy, Absent | Gone) => open(Next::Undecidable(POST_COPY_BROKE.to_owned())),
-        (PostCopy, _) | (_, PostCopy) => Verdict::Open(wait("post-copy to finish: neither side alone is a whole guest", PATIENCE)),
+        (PostCopy { .. }, Absent | Gone) => open(Next::Undecidable(POST_COPY_BROKE.to_owned())),
+        (PostCopy { .. }, _) | (_, PostCopy { .. }) => {
+            Verdict::Open(wait("post-copy to finish: neither side alone is a whole guest", PATIENCE))
+        }
         // Its job is over and it runs: it is set free; what the destination still owes becomes a debt.
         (Holds { .. }, Absent | Off { .. } | Waits | Unknown | Gone) => go_back,
         (Holds { running }, Holds { running: on_destination }) => open(match row.keep {

@@ -169,7 +169,7 @@ impl World {
     fn end_job(&mut self, error: Option<&str>) {
         self.job = Job::None;
         if self.call == CallState::InCall {
-            self.call = CallState::Ended { error: error.map(ToOwned::to_owned) };
+            self.call = CallState::ended(error.map(ToOwned::to_owned));
         }
     }
 
@@ -272,7 +272,9 @@ impl World {
                 return false;
             }
             Next::Undecidable(_) => {}
-            Next::Precheck | Next::Cancel | Next::TryLeaveQueue | Next::Ask { .. } => unreachable!("{next:?}"),
+            Next::Precheck | Next::Cancel | Next::TryLeaveQueue | Next::Ask { .. } | Next::RecoverPostCopy { .. } => {
+                unreachable!("{next:?}")
+            }
         }
         true
     }

@@ -27,6 +27,8 @@ fn view(status: MigrationStatus) -> View {
         abort_requested: false,
         force_complete_requested: false,
         retries: 0,
+        recoveries: 0,
+        sends: true,
         keep: None,
     }
 }
@@ -37,7 +39,7 @@ fn seen(state: Option<GuestState>) -> Known {
         incarnation: life(),
         guest: state.map(|state| GuestFacts { state, persistent: true, marker }),
         job: None,
-        call: CallState::Ended { error: Some("it broke".to_owned()) },
+        call: CallState::ended(Some("it broke".to_owned())),
     })
 }
 
@@ -144,6 +146,54 @@ fn post_copy_that_was_granted_and_never_began_can_be_taken_back() {
     };
     assert_eq!(nudged(GuestState::Running), Some(Nudge::Abort));
     assert_eq!(nudged(GuestState::PausedPostCopy), None, "the guest runs on the other side");
+}
+
+#[test]
+fn a_post_copy_that_broke_is_gone_on_with_and_the_pauses_grow() {
+    use GuestState::{PausedPostCopyFailed, RunningPostCopy, RunningPostCopyFailed};
+    // libvirt keeps the job of a broken post-copy, on both sides.
+    let keeps = |state, job| {
+        let Known::Seen(facts) = seen(Some(state)) else { unreachable!() };
+        Known::Seen(HostFacts { job: Some(job), ..facts })
+    };
+    let source = keeps(PausedPostCopyFailed, JobKind::MigrationOut);
+    let row = |recoveries| View { recoveries, ..view(MigrationStatus::RunningPostCopy) };
+    for waits in [RunningPostCopy, RunningPostCopyFailed] {
+        let both = facts(source.clone(), keeps(waits, JobKind::MigrationIn));
+        let pauses: Vec<u64> = (0..8)
+            .map(|recoveries| match plan(&row(recoveries), &both) {
+                Next::RecoverPostCopy { pause } => pause.as_secs(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
+    }
+    let Known::Seen(in_call) = source.clone() else { unreachable!() };
+    let in_call = Known::Seen(HostFacts { call: CallState::InCall, ..in_call });
+    let both = facts(in_call, keeps(RunningPostCopy, JobKind::MigrationIn));
+    assert!(matches!(plan(&row(0), &both), Next::Wait { .. }), "the call still waits for the destination to notice");
+    assert!(matches!(plan(&row(0), &facts(source.clone(), seen(None))), Next::Undecidable(_)), "the destination's copy is gone");
+    assert!(matches!(plan(&row(0), &facts(source, unknown())), Next::Wait { .. }));
+}
+
+#[test]
+fn what_the_agent_took_back_by_itself_ends_cancelled_with_its_reason() {
+    let Known::Seen(source) = seen(Some(GuestState::Running)) else { unreachable!() };
+    let call = CallState::Ended { error: Some("canceled".to_owned()), taken_back: Some("it took too long".to_owned()) };
+    let next = plan(&view(MigrationStatus::Running), &facts(Known::Seen(HostFacts { call, ..source }), seen(None)));
+    assert_eq!(next, Next::RollBack { ending: Ending::Cancelled, why: "it took too long".to_owned() });
+}
+
+#[test]
+fn an_abort_before_the_first_byte_says_how_long_libvirts_connect_may_take() {
+    let Known::Seen(source) = seen(Some(GuestState::Running)) else { unreachable!() };
+    let in_call = facts(Known::Seen(HostFacts { call: CallState::InCall, ..source }), Known::NotAsked);
+    let waits = |sends| match plan(&View { abort_requested: true, sends, ..view(MigrationStatus::Running) }, &in_call) {
+        Next::Wait { why, nudge: Some(Nudge::Abort), .. } => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(waits(false).ends_with("libvirt's connect to the destination, at most 127 s"));
+    assert!(waits(true).ends_with("libvirt's job to end"));
 }
 
 #[test]

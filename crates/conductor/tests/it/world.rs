@@ -263,6 +263,7 @@ impl Agent {
                 graphics_listen_addr_vnc: None,
                 graphics_listen_addr_spice: None,
                 links: Vec::new(),
+                no_post_copy: None,
             }),
             ToCompute::CheckCanLiveMigrateSource(question) => json!(MigrateData {
                 name: question.guest.name,
@@ -270,6 +271,7 @@ impl Agent {
                 persistent: true,
                 paused: false,
                 block_migration: false,
+                no_post_copy: None,
                 disks: Vec::new(),
                 destination: DestinationAddresses {
                     host: question.destination_host,
@@ -314,7 +316,7 @@ impl Agent {
             attempt: of.attempt,
             server: of.server,
             revision: Some(granted.revision),
-            facts: self.facts(CallState::Ended { error: None }),
+            facts: self.facts(CallState::ended(None)),
             result: None,
             not_started: None,
         };

@@ -3,10 +3,12 @@
 //! - Every edge of the status table is one compare-and-swap on (status, revision): [`advance`]. [`amend`] changes what was found
 //!   out, without an edge, under the same guard.
 //! - Who drives a row holds its lease ([`lease`]); grants to agents need no lease, the compare-and-swap protects them.
+//! - Each phase and each decision leaves a line ([`steps`]).
 //! - Requests to abort or to force completion are columns that anybody may set; they change no revision.
 
 pub mod lease;
 mod read;
+pub mod steps;
 
 use std::time::Duration;
 
@@ -135,7 +137,7 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
              status = $4, revision = revision + 1, attempt = $5, source_node = $6, dest_compute = $7, dest_node = $8, retries = $9,
              refusals = $10, migrate_data = $11, pre_done = $12, start_incarnation = $13, ending = $14, waiting_for = $15,
              fault_class = $16, fault_message = $17, deadline = now() + make_interval(secs => $18),
-             casts = $19, job_result = $20,
+             casts = $19, job_result = $20, recoveries = $21,
              claimed_at = CASE WHEN $4 = 'preparing' THEN coalesce(claimed_at, clock_timestamp()) ELSE claimed_at END,
              started_at = CASE WHEN $4 = 'running' THEN coalesce(started_at, clock_timestamp()) ELSE started_at END,
              switched_over_at = CASE WHEN $4 = 'post-migrating' THEN coalesce(switched_over_at, clock_timestamp()) ELSE switched_over_at END,
@@ -163,6 +165,7 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
         crate::seconds(after.look_again_in),
         after.casts,
         after.job_result.as_ref().map(|result| json("migrations", before.id, result)).transpose()?,
+        after.recoveries,
     )
     .fetch_optional(conn)
     .await

@@ -50,6 +50,8 @@ pub struct Migration {
     /// When written: in how long the sweep shall look, if nothing happens before. Not read back.
     pub look_again_in: Duration,
     pub retries: i32,
+    /// How often the source was told to go on with a post-copy that broke.
+    pub recoveries: i32,
     pub refusals: Vec<Refusal>,
     pub data: Option<MigrateData>,
     pub pre_done: bool,
@@ -134,6 +136,7 @@ pub(super) struct Record {
     pub(super) keep_host: Option<String>,
     #[expect(dead_code, reason = "read by SELECT *, of use to people only")]
     pub(super) keep_requested_by: Option<String>,
+    pub(super) recoveries: i32,
 }
 
 impl Record {
@@ -173,6 +176,7 @@ impl Record {
             wanted: self.wanted,
             look_again_in: LOOK_AGAIN,
             retries: self.retries,
+            recoveries: self.recoveries,
             refusals: serde_json::from_value(self.refusals)?,
             data: self.migrate_data.map(serde_json::from_value).transpose()?,
             pre_done: self.pre_done,

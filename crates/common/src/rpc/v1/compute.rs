@@ -24,6 +24,8 @@ pub enum ToCompute {
     LiveMigrationAbort(OfAttempt),
     /// To the source: look whether force-complete is wanted. *Cast.*
     LiveMigrationForceComplete(OfAttempt),
+    /// To the source, whose guest waits in a post-copy that broke: go on with it. *Cast.* Since 1.2.
+    RecoverPostCopy(Recovery),
     /// To either: [`super::facts::HostFacts`].
     GetFacts(OfAttempt),
     /// To the destination after the switch-over: [`super::conductor::DomainsReport`] on this one guest.
@@ -55,6 +57,7 @@ impl ToCompute {
             Self::LiveMigration(_) => "live_migration",
             Self::LiveMigrationAbort(_) => "live_migration_abort",
             Self::LiveMigrationForceComplete(_) => "live_migration_force_complete",
+            Self::RecoverPostCopy(_) => "recover_post_copy",
             Self::GetFacts(_) => "get_facts",
             Self::PostLiveMigrationAtDestination(_) => "post_live_migration_at_destination",
             Self::PostLiveMigration(_) => "post_live_migration",
@@ -130,6 +133,16 @@ pub struct WithData {
     pub data: MigrateData,
 }
 
+/// A post-copy to go on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The attempt and what was agreed on for it.
+    #[serde(flatten)]
+    pub with: WithData,
+    /// How long to wait before the try, milliseconds: grows from try to try.
+    pub pause_ms: u64,
+}
+
 /// What gives an agent the right to clean up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -169,6 +182,8 @@ pub enum GrantKind {
     Start,
     /// Switch to post-copy. Moves the row to `running (post-copy)`.
     PostCopy,
+    /// Go on with a post-copy that broke. Since 1.2.
+    RecoverPostCopy,
     /// Let the guest run again on the source.
     Resume,
     /// Stop the guest's CPUs on the destination, in an ownership conflict.

@@ -7,7 +7,7 @@ use super::facts::{GuestState, HostFacts, JobKind, Marker};
 use super::power::PowerGrantRequest;
 use crate::host::HostInventory;
 use crate::ids::{Attempt, Incarnation, MigrationId, PowerActionId, Revision, ServerId};
-use crate::migration::{JobResult, Progress};
+use crate::migration::{Decision, JobResult, Progress};
 use crate::server::Flavor;
 
 /// Messages to any conductor. The comment at each says who sends it and what the reply holds; *cast* has none.
@@ -41,6 +41,8 @@ pub enum ToConductor {
     GrantPower(PowerGrantRequest),
     /// Agent: how the copy goes. *Cast*, lossy.
     Progress(ProgressReport),
+    /// Agent: it decided something about a copy under way. *Cast.* Since 1.2.
+    Decided(DecisionReport),
     /// Agent: something happened to an attempt. *Cast.*
     Report(MigrationReport),
 }
@@ -58,6 +60,7 @@ impl ToConductor {
             Self::WakePower { .. } => "wake_power",
             Self::GrantPower(_) => "grant_power",
             Self::Progress(_) => "progress",
+            Self::Decided(_) => "decided",
             Self::Report(_) => "report",
         }
     }
@@ -169,6 +172,16 @@ pub struct ProgressReport {
     pub of: OfAttempt,
     /// The numbers.
     pub progress: Progress,
+}
+
+/// What the source's agent decided about a copy under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionReport {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub of: OfAttempt,
+    /// What, when and why.
+    pub decision: Decision,
 }
 
 /// Something happened to an attempt, with what the source sees since.

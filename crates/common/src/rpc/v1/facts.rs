@@ -122,5 +122,15 @@ pub enum CallState {
     Ended {
         /// libvirt's words, none if it said success.
         error: Option<String>,
+        /// Why the agent took the migration back by itself, if it did. Since 1.2.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken_back: Option<String>,
     },
+}
+
+impl CallState {
+    /// The call ended like this, and it was not the agent that ended it.
+    pub const fn ended(error: Option<String>) -> Self {
+        Self::Ended { error, taken_back: None }
+    }
 }

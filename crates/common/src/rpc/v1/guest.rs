@@ -138,6 +138,9 @@ pub struct DestinationCheck {
     /// The guest's file disks whose paths are symbolic links on the destination. Since 1.1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<LinkCheck>,
+    /// Why no guest can arrive by post-copy, if that is so. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_post_copy: Option<String>,
 }
 
 /// The path of a file disk that is a symbolic link on the destination.
@@ -188,6 +191,9 @@ pub struct MigrateData {
     pub disks: Vec<MigrateDisk>,
     /// What the destination said of itself.
     pub destination: DestinationAddresses,
+    /// Why this migration cannot become post-copy although that is permitted. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_post_copy: Option<String>,
 }
 
 impl MigrateData {

@@ -35,6 +35,7 @@ pub(super) fn progress(params: &Params) -> Progress {
         bytes_per_second: or_zero(sys::VIR_DOMAIN_JOB_MEMORY_BPS).saturating_add(or_zero(sys::VIR_DOMAIN_JOB_DISK_BPS)),
         dirty_bytes_per_second: or_zero(sys::VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE).saturating_mul(page_size),
         throttle_percent: i32::try_from(or_zero(sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE)).unwrap_or(0),
+        outlook: None,
     }
 }
 

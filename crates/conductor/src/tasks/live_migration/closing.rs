@@ -12,7 +12,7 @@ use drover_common::server::PowerState;
 use drover_store::audit::{self, Entry};
 use drover_store::debts::{self, Side};
 use drover_store::findings::{self, FindingKind};
-use drover_store::migrations::{self, Migration, advance};
+use drover_store::migrations::{self, Migration, advance, steps};
 use drover_store::servers::{self, Settled};
 use drover_store::{StoreError, Transaction, actions, claims, commit};
 use tracing::{info, warn};
@@ -81,6 +81,10 @@ impl Conductor {
         self.record_checks(&mut tx, row, &outcome.events).await?;
         self.record_debts(&mut tx, row, &outcome.debts).await?;
         self.record_outcome(&mut tx, &after, outcome.fault.as_ref()).await?;
+        if let (Event::Finished, Some(_), Some(host)) = (outcome.event, &after.abort_requested_by, &after.destination) {
+            let why = format!("too late: already completed on {host}");
+            steps::note(&mut tx, row.id, row.attempt, "abort", &why).await?;
+        }
         if outcome.settle.is_some() || outcome.lost {
             // Both hosts were looked at: what was found about this migration's copies is settled with it.
             findings::resolve(&mut tx, &[FindingKind::OwnershipConflict, FindingKind::Undecidable], row.server, None).await?;
@@ -113,7 +117,10 @@ impl Conductor {
     async fn record_outcome(&self, tx: &mut Transaction, after: &Migration, fault: Option<&Fault>) -> Result<(), StoreError> {
         match (after.status, fault) {
             // A wish that was granted is no error.
-            (MigrationStatus::Cancelled, _) | (_, None) => actions::close_events(tx, after.action, None).await?,
+            (MigrationStatus::Cancelled, _) if after.abort_requested_by.is_some() => {
+                actions::close_events(tx, after.action, None).await?;
+            }
+            (_, None) => actions::close_events(tx, after.action, None).await?,
             (_, Some(fault)) => {
                 actions::fail(tx, after.action, fault).await?;
                 actions::record_fault(tx, after.server, fault).await?;

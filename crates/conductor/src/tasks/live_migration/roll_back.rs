@@ -28,7 +28,10 @@ impl Conductor {
     /// The decision to go back: the attempt's number is taken from it, so that no grant of it holds any more.
     pub(crate) async fn begin_roll_back(self: &Arc<Self>, row: &Migration, ending: Ending, why: &str) -> Result<Step, StoreError> {
         let fault = match ending {
-            Ending::Cancelled => Fault::aborted(row.abort_requested_by.as_deref().unwrap_or("request")),
+            Ending::Cancelled => match &row.abort_requested_by {
+                Some(by) => Fault::aborted(by),
+                None => Fault::aborted(format_args!("its source's agent: {why}")),
+            },
             Ending::Failed | Ending::Retry => Fault::migration_error(why),
         };
         self.begin_roll_back_for(row, ending, fault).await
@@ -52,7 +55,7 @@ impl Conductor {
         });
         let after = after.await?;
         if after.is_some() {
-            if ending == Ending::Cancelled {
+            if ending == Ending::Cancelled && row.abort_requested_by.is_some() {
                 self.notify_start(row, notifications::Step::Abort, &row.source);
                 self.notify_end(row, notifications::Step::Abort, &row.source);
             }

@@ -1,0 +1,150 @@
+//! Whether a copy gets anywhere: looked at when a new pass over the memory begins.
+//!
+//! What counts is how long the guest would have to stand if the rest were sent now: what is left at the beginning of a pass (all that
+//! the guest wrote in the pass before), divided by the bandwidth. In a copy that converges it shrinks from pass to pass. It stalls
+//! when none of the last three passes is better than what was reached before. "Reached before" is the second best of the earlier
+//! passes, so that one sample that is too good fools nobody; one that is too bad does not either, as one better pass among three is
+//! enough.
+
+use super::Situation;
+
+/// So many passes in a row that bring nothing are a stall.
+pub const PASSES: usize = 3;
+/// The first pass sends everything and says nothing about what the guest writes.
+const FIRST_THAT_COUNTS: i64 = 2;
+/// A pass has brought something if it is better than before by this much.
+const BETTER_PERCENT: u64 = 5;
+/// Passes that are remembered.
+const REMEMBERED: usize = 64;
+
+/// One pass over the memory.
+#[derive(Debug, Clone, Copy)]
+struct Pass {
+    iteration: i64,
+    /// The most that was left in it, bytes.
+    dirty: u64,
+    /// The best bandwidth seen in it, bytes per second.
+    bandwidth: u64,
+}
+
+impl Pass {
+    fn needs_ms(&self) -> u64 {
+        self.dirty.saturating_mul(1000) / self.bandwidth.max(1)
+    }
+}
+
+/// A copy that gets nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stalled {
+    /// How long the guest would have to stand, in the best of the last passes.
+    pub needs_ms: u64,
+    /// What the guest writes in a pass, bytes.
+    pub dirty: u64,
+    /// What the link carries, bytes per second.
+    pub bandwidth: u64,
+}
+
+/// The passes so far.
+#[derive(Debug, Clone, Default)]
+pub struct Passes {
+    seen: Vec<Pass>,
+    /// The newest iteration that was looked at.
+    newest: i64,
+    bandwidth: u64,
+}
+
+impl Passes {
+    /// Takes a sample in; at the beginning of a pass says whether the copy stalls.
+    pub fn look(&mut self, now: &Situation) -> Option<Stalled> {
+        let (left, bandwidth) = (positive(now.remaining), positive(now.bytes_per_second));
+        if now.iteration <= self.newest || now.iteration < FIRST_THAT_COUNTS {
+            self.bandwidth = self.bandwidth.max(bandwidth);
+            if let Some(pass) = self.seen.last_mut().filter(|pass| pass.iteration == now.iteration) {
+                pass.dirty = pass.dirty.max(left);
+                pass.bandwidth = pass.bandwidth.max(bandwidth);
+            }
+            return None;
+        }
+        // A pass that has just begun has no bandwidth of its own yet: that of the one before.
+        self.seen.push(Pass { iteration: now.iteration, dirty: left, bandwidth: bandwidth.max(self.bandwidth) });
+        (self.newest, self.bandwidth) = (now.iteration, 0);
+        if self.seen.len() > REMEMBERED {
+            self.seen.remove(0);
+        }
+        self.stalled()
+    }
+
+    /// Something was changed: what was seen before says nothing any more.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
+    fn stalled(&self) -> Option<Stalled> {
+        let (earlier, last) = self.seen.split_at(self.seen.len().checked_sub(PASSES)?);
+        let mut reached: Vec<u64> = earlier.iter().map(Pass::needs_ms).collect();
+        reached.sort_unstable();
+        let reached = *reached.get(1)?;
+        let best = last.iter().min_by_key(|pass| pass.needs_ms())?;
+        let stalls = best.needs_ms() > reached.saturating_mul(100 - BETTER_PERCENT) / 100;
+        stalls.then(|| Stalled { needs_ms: best.needs_ms(), dirty: best.dirty, bandwidth: best.bandwidth })
+    }
+}
+
+fn positive(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: i64 = 1 << 20;
+
+    /// The pass at whose beginning a stall is seen, each pass given by what is left at its beginning, at 10 MiB/s.
+    fn stalls_at(left_mib: &[i64]) -> Option<i64> {
+        let mut passes = Passes::default();
+        (1..).zip(left_mib).find_map(|(iteration, left)| {
+            let now = Situation { iteration, remaining: left * MIB, bytes_per_second: 10 * MIB, ..Situation::default() };
+            let late = Situation { remaining: now.remaining / 4, ..now };
+            let stalled = passes.look(&now);
+            assert_eq!(passes.look(&late), None, "the middle of a pass decides nothing");
+            stalled.map(|_| iteration)
+        })
+    }
+
+    #[test]
+    fn a_stall_is_seen_within_three_passes_of_its_beginning() {
+        for (left, expected) in [
+            (&[128, 30, 30, 30, 30, 30, 30][..], Some(6)), // From the third pass on nothing gets better.
+            (&[128, 60, 30, 20, 20, 20, 20, 20], Some(8)),
+            (&[128, 128, 128, 128, 128, 128], Some(6)),
+            (&[128, 64, 32, 16, 8, 4, 2, 1], None),
+            (&[128, 60, 55, 50, 46, 42, 39, 36, 33], None), // Slowly, but it does.
+        ] {
+            assert_eq!(stalls_at(left), expected, "{left:?}");
+        }
+    }
+
+    #[test]
+    fn one_bad_sample_fools_nobody() {
+        for left in [
+            &[128, 64, 48, 400, 36, 27, 20, 15, 11][..], // Far too bad.
+            &[128, 64, 1, 48, 36, 27, 20, 15, 11],       // Far too good: what follows does not look worse for it.
+            &[128, 1, 64, 48, 36, 27, 20, 15, 11],
+        ] {
+            assert_eq!(stalls_at(left), None, "{left:?}");
+        }
+        assert_eq!(stalls_at(&[128, 30, 30, 400, 30, 30, 30]), Some(6), "nor does it hide a stall");
+    }
+
+    #[test]
+    fn what_counts_is_time_not_bytes_and_a_silent_bandwidth_is_no_bandwidth() {
+        let mut passes = Passes::default();
+        let mut look = |iteration, bytes_per_second| {
+            passes.look(&Situation { iteration, remaining: 30 * MIB, bytes_per_second, ..Situation::default() })
+        };
+        for (iteration, mib_s) in (2..8).zip([10, 12, 0, 18, 21, 25]) {
+            assert_eq!(look(iteration, mib_s * MIB), None, "the link gets faster");
+        }
+    }
+}
