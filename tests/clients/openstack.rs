@@ -206,3 +206,20 @@ fn a_server_is_paused_stopped_started_rebooted_and_deleted() {
     assert!(said.contains("No Server found for worked"), "{said}");
     assert_eq!(vm.guest().state_on(&cloud.host("h1")).expect("domstate"), None);
 }
+
+#[test]
+fn a_key_pair_is_kept_and_forgotten() {
+    let (_cloud, client) = cloud();
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOWKDiUe3e/7tIR1ANtvGXP6v94+PEB09ZDcVG7HZ64v alice";
+    let file = crate::service::scratch("key.pub");
+    std::fs::write(&file, key).expect("a file");
+    let path = file.to_str().expect("a path");
+    let made = client.openstack_json(&["keypair", "create", "--public-key", path, "work"]);
+    let fingerprint = json!("f3:b7:74:27:77:a2:12:73:8f:fe:cb:15:d7:da:6e:70");
+    assert_eq!((&made["name"], &made["fingerprint"]), (&json!("work"), &fingerprint), "{made:#}");
+    let listed = client.openstack_json(&["keypair", "list"]);
+    assert_eq!((&listed[0]["Name"], &listed[0]["Fingerprint"], &listed[0]["Type"]), (&json!("work"), &fingerprint, &json!("ssh")));
+    assert_eq!(client.openstack(&["keypair", "show", "--public-key", "work"]).trim(), key);
+    client.openstack(&["keypair", "delete", "work"]);
+    assert_eq!(client.openstack_json(&["keypair", "list"]), json!([]));
+}

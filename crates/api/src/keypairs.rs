@@ -31,16 +31,16 @@ pub(crate) static LIST: LazyLock<Schemas> = LazyLock::new(|| {
     let (user, number) = (common(), multi(&non_negative_integer()));
     let paged = json!({"user_id": user, "limit": number, "marker": common()});
     Schemas::new([
-        (v2(1), object(json!({}), true)),
-        (v2(10), object(json!({"user_id": user}), true)),
-        (v2(35), object(paged.clone(), true)),
-        (v2(75), object(paged, false)),
+        (v2(1), object(&json!({}), true)),
+        (v2(10), object(&json!({"user_id": user}), true)),
+        (v2(35), object(&paged, true)),
+        (v2(75), object(&paged, false)),
     ])
 });
 
 pub(crate) static ONE: LazyLock<Schemas> = LazyLock::new(|| {
     let user = json!({"user_id": common()});
-    Schemas::new([(v2(1), object(json!({}), true)), (v2(10), object(user.clone(), true)), (v2(75), object(user, false))])
+    Schemas::new([(v2(1), object(&json!({}), true)), (v2(10), object(&user, true)), (v2(75), object(&user, false))])
 });
 
 pub(crate) static CREATE: LazyLock<Schemas> = LazyLock::new(|| {
@@ -59,7 +59,7 @@ pub(crate) static CREATE: LazyLock<Schemas> = LazyLock::new(|| {
     ])
 });
 
-fn object(properties: Value, open: bool) -> Value {
+fn object(properties: &Value, open: bool) -> Value {
     json!({"type": "object", "properties": properties, "additionalProperties": open})
 }
 

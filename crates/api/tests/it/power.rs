@@ -220,7 +220,7 @@ async fn a_server_that_is_gone_is_not_found(pool: PgPool) {
     let host = host_name("h1");
     let life = drover_common::ids::Incarnation::random();
     let observer = servers::Observer { host: &host, node: "h1", incarnation: life, sequence: 9 };
-    servers::gone(&mut *cloud.store.connection().await.unwrap(), observer, server_id(1)).await.unwrap();
+    servers::gone(&mut cloud.store.connection().await.unwrap(), observer, server_id(1)).await.unwrap();
     for (_, body) in bodies() {
         for n in [1, 5] {
             let expected = format!("404 itemNotFound: Instance {} could not be found.", server_id(n));

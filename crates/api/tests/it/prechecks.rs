@@ -23,7 +23,7 @@ fn body() -> Value {
 async fn ask_and(cloud: &Cloud, mount: &str, server: ServerId, then: impl AsyncFnOnce(Migration)) -> Answer {
     let path = format!("/{mount}/servers/{server}/action");
     let body = body();
-    let answer = cloud.ask(Method::POST, "2.1", &path, Some(&body));
+    let answer = Box::pin(cloud.ask(Method::POST, "2.1", &path, Some(&body)));
     let meanwhile = async {
         loop {
             let mut conn = cloud.store.connection().await.unwrap();

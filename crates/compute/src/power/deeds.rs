@@ -56,7 +56,7 @@ pub(super) enum Deed {
 }
 
 /// Decides.
-pub(super) fn next(action: PowerAction, scene: &Scene) -> Deed {
+pub(super) fn next(action: PowerAction, scene: Scene) -> Deed {
     use GuestState::{
         Crashed, Paused, PausedMigration, PausedPostCopy, PausedPostCopyFailed, Running, RunningPostCopy, RunningPostCopyFailed,
         ShutOff, Suspended,
@@ -111,7 +111,7 @@ mod tests {
     fn the_table_holds() {
         use Action::{Destroy, Resume, Shutdown, Start, Suspend, UndefineAll};
         use GuestState::{Crashed, Paused, Running, ShutOff, Suspended};
-        let cell = |action, state| match next(action, &in_state(state)) {
+        let cell = |action, state| match next(action, in_state(state)) {
             Deed::Do(deed) => Some(Some(deed)),
             Deed::Nothing => Some(None),
             Deed::Await | Deed::Refuse(_) => None,
@@ -140,7 +140,7 @@ mod tests {
                 (Shutdown::Asked, Deed::Await),
                 (Shutdown::Over, Deed::Do(Action::Destroy)),
             ] {
-                assert_eq!(next(action, &Scene { shutdown, ..SCENE }), expected, "{action}");
+                assert_eq!(next(action, Scene { shutdown, ..SCENE }), expected, "{action}");
             }
         }
     }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_reboot_is_done_once_the_guest_was_started_and_not_twice() {
         for action in [PowerAction::RebootSoft, PowerAction::RebootHard] {
-            let started = |state| next(action, &Scene { state, started: true, ..SCENE });
+            let started = |state| next(action, Scene { state, started: true, ..SCENE });
             assert_eq!(started(GuestState::Running), Deed::Nothing, "{action}");
             assert!(matches!(started(GuestState::ShutOff), Deed::Refuse(_)), "{action}");
         }
@@ -157,8 +157,8 @@ mod tests {
     #[test]
     fn what_libvirt_works_on_and_what_a_migration_left_is_left_alone() {
         for &action in PowerAction::ALL {
-            assert!(matches!(next(action, &Scene { is_busy: true, ..SCENE }), Deed::Refuse(_)), "{action}");
-            let left = next(action, &in_state(GuestState::PausedMigration));
+            assert!(matches!(next(action, Scene { is_busy: true, ..SCENE }), Deed::Refuse(_)), "{action}");
+            let left = next(action, in_state(GuestState::PausedMigration));
             if action == PowerAction::Delete {
                 assert_eq!(left, Deed::Do(Action::Destroy));
             } else {
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_transient_guest_is_never_ended_but_by_a_delete() {
         for &action in PowerAction::ALL {
-            let deed = next(action, &Scene { persistent: false, ..SCENE });
+            let deed = next(action, Scene { persistent: false, ..SCENE });
             let ends = matches!(deed, Deed::Do(Action::Destroy | Action::Shutdown));
             assert_eq!(ends, action == PowerAction::Delete, "{action}: {deed:?}");
         }

@@ -45,6 +45,16 @@ enum End {
     Again(Fault),
 }
 
+/// What becomes of an order.
+enum Entry {
+    /// It is new: where its end is to be written, and where it will be read.
+    New(watch::Sender<Option<End>>, watch::Receiver<Option<End>>),
+    /// It is at work, or has ended.
+    Known(watch::Receiver<Option<End>>),
+    /// Another order is at work on the guest, or was given later.
+    Busy,
+}
+
 /// The orders of this life: of each guest the last.
 #[derive(Debug, Default)]
 pub struct Powers {
@@ -73,12 +83,12 @@ impl Powers {
         self.lock().get(&server).is_some_and(Work::is_under_way)
     }
 
-    /// The order's end to come, and where to write it if it is new. `None`: another order is at work on the guest, or was given later.
-    fn enter(&self, order: PowerOrder) -> Option<(watch::Receiver<Option<End>>, Option<watch::Sender<Option<End>>>)> {
+    /// Takes an order on, if it is new.
+    fn enter(&self, order: PowerOrder) -> Entry {
         let mut table = self.lock();
         match table.get(&order.server) {
-            Some(work) if work.id == order.id && !work.may_come_again() => return Some((work.end.clone(), None)),
-            Some(work) if work.is_under_way() || work.id > order.id => return None,
+            Some(work) if work.id == order.id && !work.may_come_again() => return Entry::Known(work.end.clone()),
+            Some(work) if work.is_under_way() || work.id > order.id => return Entry::Busy,
             _ => {}
         }
         if table.len() >= REMEMBERED_MAX {
@@ -86,7 +96,7 @@ impl Powers {
         }
         let (sender, end) = watch::channel(None);
         table.insert(order.server, Work { id: order.id, end: end.clone() });
-        Some((end, Some(sender)))
+        Entry::New(sender, end)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ServerId, Work>> {
@@ -96,20 +106,24 @@ impl Powers {
 
 /// Answers `power`.
 pub async fn power(ctx: &Arc<Context>, order: PowerOrder) -> Result<PowerProgress, Fault> {
-    let entered = if ctx.actors.is_under_way(order.server) { None } else { ctx.powers.enter(order) };
-    let Some((mut end, new)) = entered else {
-        tokio::time::sleep(LOOK_AGAIN).await; // Who asks does so again at once.
-        return Ok(PowerProgress::UnderWay); // Something else is, which is waited for.
+    let entry = if ctx.actors.is_under_way(order.server) { Entry::Busy } else { ctx.powers.enter(order) };
+    let mut end = match entry {
+        Entry::New(sender, end) => {
+            let span = info_span!("power", power.id = %order.id, server.id = %order.server, action = %order.action);
+            let ctx_of_work = Arc::clone(ctx);
+            let work = async move {
+                let end = carry_out(&ctx_of_work, order).await;
+                sender.send(Some(end)).ok();
+            };
+            ctx.life.spawn(work.instrument(span));
+            end
+        }
+        Entry::Known(end) => end,
+        Entry::Busy => {
+            tokio::time::sleep(LOOK_AGAIN).await; // Who asks does so again at once.
+            return Ok(PowerProgress::UnderWay); // Something else is, which is waited for.
+        }
     };
-    if let Some(sender) = new {
-        let span = info_span!("power", power.id = %order.id, server.id = %order.server, action = %order.action);
-        let ctx_of_work = Arc::clone(ctx);
-        let work = async move {
-            let end = carry_out(&ctx_of_work, order).await;
-            sender.send(Some(end)).ok();
-        };
-        ctx.life.spawn(work.instrument(span));
-    }
     match timeout(HOLD, end.wait_for(Option::is_some)).await {
         Ok(Ok(end)) => match end.clone() {
             Some(End::Is(progress)) => Ok(progress),
@@ -201,7 +215,7 @@ impl<'a> Effort<'a> {
                 _ => Err(Stop::Failed(Fault::instance_not_found(self.order.server))),
             };
         };
-        let deed = deeds::next(self.order.action, &self.scene(&seen));
+        let deed = deeds::next(self.order.action, self.scene(&seen));
         Ok(match deed {
             Deed::Refuse(why) => {
                 Deed::Refuse(format!("domain {} on {host} is {}{}: {why}", seen.domain.name, seen.facts.state, seen.job_shown()))
