@@ -127,8 +127,8 @@ fn the_end_that_is_foretold_never_runs_backwards() {
 fn drop_all_but_one_connection(cloud: &Cloud, ports: &str) {
     let h2 = cloud.host("h2").address();
     let table = format!(
-        "table inet cut {{ chain out {{ type filter hook output priority 0; \
-         ip daddr {h2} tcp dport {ports} tcp flags & (syn|ack) == syn limit rate over 1/hour burst 1 packets drop; }} }}"
+        "add table inet cut; add chain inet cut out {{ type filter hook output priority 0; }}; \
+         add rule inet cut out ip daddr {h2} tcp dport {ports} tcp flags & (syn|ack) == syn limit rate over 1/hour burst 1 packets drop"
     );
     cloud.host("h1").run("nft", [table.as_str()]).expect("nft");
 }

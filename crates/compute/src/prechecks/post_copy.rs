@@ -86,7 +86,7 @@ pub fn look(qemu: Qemu) -> Option<String> {
 /// `<secmodel><model>dac</model><baselabel>+64055:+109</baselabel>`.
 fn user(capabilities: &Element) -> Option<(u32, u32)> {
     let mut models = capabilities.at(&["host"])?.children_named("secmodel");
-    let dac = models.find(|model| model.text_at(&["model"]).as_deref() == Some("dac"))?;
+    let dac = models.find(|model| model.text_at(&["model"]) == Some("dac"))?;
     let label = dac.text_at(&["baselabel"])?;
     let (uid, gid) = label.trim().split_once(':')?;
     let number = |text: &str| text.trim_start_matches('+').parse().ok();

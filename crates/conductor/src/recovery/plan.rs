@@ -60,6 +60,7 @@ impl Facts {
 }
 
 /// What of the row the decision needs.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, as they stand on the row")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
     /// Its id.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use drover_common::fault::Fault;
 use drover_common::ids::HostName;
-use drover_common::rpc::latest::{CallState, Recovery, ToCompute};
+use drover_common::rpc::latest::{CallState, HostFacts, Recovery, ToCompute};
 use drover_store::migrations::{Migration, amend, steps};
 use drover_store::{StoreError, hosts};
 use tracing::{info, warn};
@@ -71,10 +71,7 @@ impl Conductor {
 
 fn reason(facts: &Facts) -> String {
     match &facts.source {
-        Known::Seen(source) => match &source.call {
-            CallState::Ended { error: Some(error), .. } => error.clone(),
-            _ => "its stream broke".to_owned(),
-        },
+        Known::Seen(HostFacts { call: CallState::Ended { error: Some(error), .. }, .. }) => error.clone(),
         _ => "its stream broke".to_owned(),
     }
 }
