@@ -52,10 +52,10 @@ async fn a_word_of_the_conductor_ends_the_wait_at_once(pool: PgPool) {
     let cloud = Cloud::with_a_server(pool).await;
     let (conductor, _inbox) = cloud.conductor();
     let waited = Instant::now();
-    let answer = ask_and(&cloud, "v2.1", server_id(1), async |migration| {
+    let answer = Box::pin(ask_and(&cloud, "v2.1", server_id(1), async |migration| {
         cloud.advance(migration.id, Event::Claimed, |row| row.destination = Some(host_name("h2"))).await;
         wake(&conductor, &migration).await;
-    })
+    }))
     .await;
     answer.assert_empty(202);
     assert!(waited.elapsed() < Duration::from_millis(800), "{:?}", waited.elapsed());
@@ -75,7 +75,7 @@ async fn without_a_word_the_row_ends_the_wait(pool: PgPool) {
 async fn a_word_that_comes_too_early_does_not_end_the_wait(pool: PgPool) {
     let cloud = Cloud::with_a_server(pool).await;
     let (conductor, _inbox) = cloud.conductor();
-    let answer = ask_and(&cloud, "v2.1", server_id(1), async |migration| {
+    let answer = Box::pin(ask_and(&cloud, "v2.1", server_id(1), async |migration| {
         wake(&conductor, &migration).await;
         conductor
             .cast(
@@ -87,7 +87,7 @@ async fn a_word_that_comes_too_early_does_not_end_the_wait(pool: PgPool) {
         tokio::time::sleep(Duration::from_millis(50)).await;
         cloud.advance(migration.id, Event::Refused, |row| row.fault = Some(Fault::precheck("no"))).await;
         wake(&conductor, &migration).await;
-    })
+    }))
     .await;
     answer.assert_refusal("400 badRequest: Migration pre-check error: no");
 }
