@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What we show to callers: `[wsgi] ssl_cert_file` with its key.
 pub(crate) struct Certificate {
-    certificate: PathBuf,
+    /// The certificate with those that lead to its CA.
+    chain: PathBuf,
     key: PathBuf,
     provider: Arc<CryptoProvider>,
     read: Mutex<Read>,
@@ -78,46 +79,46 @@ impl Certificate {
             let allowed = format!("certificate and key ({}) {}", key.display(), telemetry::chain(&error));
             ConfigError::not_allowed("[wsgi] ssl_cert_file", &certificate, allowed)
         })?;
-        Ok(Some(Arc::new(Self { certificate, key, provider, read: Mutex::new(read) })))
+        Ok(Some(Arc::new(Self { chain: certificate, key, provider, read: Mutex::new(read) })))
     }
 
     /// What to show now. (Looking at two files costs microseconds, less than the handshake: no thread is worth it.)
     fn shown(&self) -> Arc<CertifiedKey> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let renewed = || -> Result<Option<Read>, FileError> {
-            let stamps = stamps(&self.certificate, &self.key)?;
+            let stamps = stamps(&self.chain, &self.key)?;
             if stamps == read.stamps {
                 return Ok(None);
             }
-            Ok(Some(Read { stamps, shown: Arc::new(load(&self.certificate, &self.key, &self.provider)?) }))
+            Ok(Some(Read { stamps, shown: Arc::new(load(&self.chain, &self.key, &self.provider)?) }))
         };
         match renewed() {
             Ok(None) => {}
             Ok(Some(renewed)) => {
-                tracing::info!(path = %self.certificate.display(), "the certificate changed and was read again");
+                tracing::info!(path = %self.chain.display(), "the certificate changed and was read again");
                 *read = renewed;
             }
             Err(error) => {
                 let error = telemetry::chain(&error);
-                tracing::error!(path = %self.certificate.display(), error, "the last good certificate goes on: this one and its key");
+                tracing::error!(path = %self.chain.display(), error, "the last good certificate goes on: this one and its key");
             }
         }
         Arc::clone(&read.shown)
     }
 }
 
-fn stamps(certificate: &PathBuf, key: &PathBuf) -> io::Result<Stamps> {
+fn stamps(certificate: &Path, key: &Path) -> io::Result<Stamps> {
     Ok((Stamp::of(certificate)?, Stamp::of(key)?))
 }
 
-fn load(certificate: &PathBuf, key: &PathBuf, provider: &CryptoProvider) -> Result<CertifiedKey, FileError> {
+fn load(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, FileError> {
     let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
     Ok(CertifiedKey::from_der(chain, PrivateKeyDer::from_pem_file(key)?, provider)?)
 }
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate").field("path", &self.certificate).finish_non_exhaustive()
+        f.debug_struct("Certificate").field("path", &self.chain).finish_non_exhaustive()
     }
 }
 
@@ -139,7 +140,7 @@ impl TlsListener<SocketAddr> {
     where
         L: Listener<Io = TcpStream, Addr = SocketAddr>,
     {
-        let path = certificate.certificate.clone();
+        let path = certificate.chain.clone();
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&certificate.provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| ConfigError::not_allowed("[wsgi] ssl_cert_file", path, format_args!("TLS cannot be set up: {error}")))?

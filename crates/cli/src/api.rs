@@ -53,17 +53,17 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, ApiError> {
-        let trimmed = endpoint.os_endpoint.trim_end_matches('/');
+        let trimmed = endpoint.url.trim_end_matches('/');
         // OpenStack's endpoints usually have the version in them.
         let base = trimmed.strip_suffix("/v2.1").unwrap_or(trimmed);
         if !base.starts_with("http://") && !base.starts_with("https://") {
-            return Err(ApiError::BadEndpoint(endpoint.os_endpoint.clone()));
+            return Err(ApiError::BadEndpoint(endpoint.url.clone()));
         }
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE))
             .timeout_connect(Some(PATIENCE_TO_CONNECT));
-        let config = match &endpoint.os_cacert {
+        let config = match &endpoint.cacert {
             Some(path) => config.tls_config(TlsConfig::builder().root_certs(roots(path)?).build()),
             None => config,
         };
@@ -72,8 +72,8 @@ impl Client {
         Ok(Self {
             agent: config.build().into(),
             endpoint: base.to_owned(),
-            token: endpoint.os_token.clone(),
-            authorization: endpoint.os_username.as_ref().zip(endpoint.os_password.as_ref()).map(basic),
+            token: endpoint.token.clone(),
+            authorization: endpoint.username.as_ref().zip(endpoint.password.as_ref()).map(basic),
         })
     }
 
@@ -155,19 +155,19 @@ mod tests {
     }
 
     fn at(url: &str) -> Endpoint {
-        Endpoint { os_endpoint: url.to_owned(), os_token: None, os_username: None, os_password: None, os_cacert: None }
+        Endpoint { url: url.to_owned(), token: None, username: None, password: None, cacert: None }
     }
 
     #[test]
     fn a_file_without_certificates_is_named() {
-        let endpoint = Endpoint { os_cacert: Some("/dev/null".into()), ..at("https://api:8774") };
+        let endpoint = Endpoint { cacert: Some("/dev/null".into()), ..at("https://api:8774") };
         let said = Client::new(&endpoint).map(drop).unwrap_err().to_string();
         assert_eq!(said, "/dev/null is no file of certificates in PEM (--os-cacert or OS_CACERT): there is none in it");
     }
 
     #[test]
     fn a_user_and_a_password_are_shown_as_http_basic() {
-        let endpoint = Endpoint { os_username: Some("admin".into()), os_password: Some("secret".into()), ..at("https://api") };
+        let endpoint = Endpoint { username: Some("admin".into()), password: Some("secret".into()), ..at("https://api") };
         assert_eq!(Client::new(&endpoint).unwrap().authorization.as_deref(), Some("Basic YWRtaW46c2VjcmV0"));
     }
 

@@ -116,20 +116,20 @@ enum FindingVerb {
 #[derive(Debug, Args)]
 struct Endpoint {
     /// The API's address.
-    #[arg(long, value_name = "URL", env = "OS_ENDPOINT", default_value = "http://127.0.0.1:8774")]
-    os_endpoint: String,
+    #[arg(long = "os-endpoint", value_name = "URL", env = "OS_ENDPOINT", default_value = "http://127.0.0.1:8774")]
+    url: String,
     /// The token (best given in the environment, where nobody else sees it).
-    #[arg(long, value_name = "TOKEN", env = "OS_TOKEN", hide_env_values = true)]
-    os_token: Option<String>,
+    #[arg(long = "os-token", value_name = "TOKEN", env = "OS_TOKEN", hide_env_values = true)]
+    token: Option<String>,
     /// The user, where the API wants a password (`auth_strategy = "http_basic"`).
-    #[arg(long, value_name = "USER", env = "OS_USERNAME", requires = "os_password")]
-    os_username: Option<String>,
+    #[arg(long = "os-username", value_name = "USER", env = "OS_USERNAME", requires = "password")]
+    username: Option<String>,
     /// The password (best given in the environment, where nobody else sees it).
-    #[arg(long, value_name = "PASSWORD", env = "OS_PASSWORD", hide_env_values = true)]
-    os_password: Option<String>,
+    #[arg(long = "os-password", value_name = "PASSWORD", env = "OS_PASSWORD", hide_env_values = true)]
+    password: Option<String>,
     /// Who may have signed the API's certificate (PEM). Without it: whom browsers trust.
-    #[arg(long, value_name = "PATH", env = "OS_CACERT")]
-    os_cacert: Option<PathBuf>,
+    #[arg(long = "os-cacert", value_name = "PATH", env = "OS_CACERT")]
+    cacert: Option<PathBuf>,
 }
 
 /// Why a command did not work.
