@@ -264,7 +264,13 @@ fn answers() {
     assert_json_snapshot!(
         "answer.host_up",
         HostWelcome {
-            watch: vec![Watch { of: of(), revision: Revision(5), abort_requested: true, force_complete_requested: false }]
+            watch: vec![Watch {
+                of: of(),
+                revision: Revision(5),
+                abort_requested: true,
+                force_complete_requested: false,
+                no_post_copy: false
+            }]
         }
     );
     assert_json_snapshot!("answer.grant", Granted { revision: Revision(5), abort_requested: false });
@@ -293,9 +299,14 @@ fn a_message_of_the_minor_before_is_understood() {
     sent["body"].as_object_mut().unwrap().remove("unreadable");
     let read = decode::<ToConductor>(&serde_json::to_vec(&sent).unwrap()).unwrap();
     assert_eq!(read.message, ToConductor::Domains(DomainsReport { unreadable: Vec::new(), ..domains() }));
-    let mut watch =
-        serde_json::to_value(Watch { of: of(), revision: Revision(5), abort_requested: true, force_complete_requested: true })
-            .unwrap();
+    let mut watch = serde_json::to_value(Watch {
+        of: of(),
+        revision: Revision(5),
+        abort_requested: true,
+        force_complete_requested: true,
+        no_post_copy: true,
+    })
+    .unwrap();
     watch.as_object_mut().unwrap().retain(|key, _| !key.ends_with("_requested"));
     let read: Watch = serde_json::from_value(watch).unwrap();
     assert!(!read.abort_requested && !read.force_complete_requested);

@@ -107,7 +107,10 @@ async fn take_up_one(ctx: &Arc<Context>, watch: Watch) -> Result<(), DriverError
     let disks = u64::try_from(job.progress.disk_total).unwrap_or(0);
     let weight = weight_bytes(memory, (disks > 0).then_some(disks));
     let paused = seen.facts.state == GuestState::Paused;
-    let flags = ctx.options.flags_for(seen.domain.persistent, paused, disks > 0);
+    let mut flags = ctx.options.flags_for(seen.domain.persistent, paused, disks > 0);
+    if watch.no_post_copy {
+        flags = ctx.options.without_post_copy(flags);
+    }
     let means = Means::of(flags);
     let policy = Convergence::new(&ctx.options.policy, weight, means);
     let mut monitor = Monitor::new(ctx, of, Box::new(policy), means.post_copy);

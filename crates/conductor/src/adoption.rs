@@ -34,11 +34,12 @@ fn is_stale(observer: Observer<'_>, server: &Server) -> bool {
     server.host == *observer.host && server.observed.0 == observer.incarnation && server.observed.1 >= observer.sequence
 }
 
-/// What a domain means that a host has.
+/// What a domain means that a host has. `owed`: a failed migration left a copy there that is still to be cleaned up.
 pub(crate) fn reported(
     observer: Observer<'_>,
     known: Option<&Server>,
     open: Option<&Migration>,
+    owed: bool,
     domain: &DomainReport,
 ) -> Decision {
     if open.is_some() || domain.job == Some(JobKind::MigrationIn) {
@@ -62,7 +63,10 @@ pub(crate) fn reported(
     }
     let active = domain.state.is_active();
     let recorded_is_off = matches!(server.power_state, PowerState::Shutdown | PowerState::Crashed);
-    if recorded_here || server.deleted_at.is_some() || (active && recorded_is_off) {
+    // Whoever switches off the guest, or deletes it, does not make a guest of what a migration left elsewhere; and in the middle of a
+    // reboot it is off, too.
+    let may_take_over = !owed && (server.deleted_at.is_some() || (active && recorded_is_off && server.task_state.is_none()));
+    if recorded_here || may_take_over {
         return Decision::Adopt { vm_state: followed(server, domain.state) };
     }
     if !active {
@@ -131,10 +135,30 @@ mod tests {
             (GuestState::ShutOff, VmState::Stopped),
             (GuestState::Crashed, VmState::Stopped),
         ] {
-            assert_eq!(reported(observer, None, None, &domain(state)), Decision::Adopt { vm_state }, "{state}");
+            assert_eq!(reported(observer, None, None, false, &domain(state)), Decision::Adopt { vm_state }, "{state}");
         }
         let arriving = DomainReport { job: Some(JobKind::MigrationIn), ..domain(GuestState::PausedMigration) };
-        assert_eq!(reported(observer, None, None, &arriving), Decision::Ignore);
+        assert_eq!(reported(observer, None, None, false, &arriving), Decision::Ignore);
+    }
+
+    #[test]
+    fn what_a_migration_left_elsewhere_is_not_taken_for_a_guest_that_is_off_or_deleted() {
+        let (_, h2) = hosts();
+        let observer = from(&h2, Incarnation::random(), 9);
+        let mut known = server("h1");
+        known.power_state = PowerState::Shutdown;
+        known.vm_state = VmState::Stopped;
+        let takes_over = |known: &Server, owed| {
+            matches!(reported(observer, Some(known), None, owed, &domain(GuestState::Paused)), Decision::Adopt { .. })
+        };
+        assert!(takes_over(&known, false), "it was moved by hand");
+        assert!(!takes_over(&known, true), "a clean-up is owed");
+        known.task_state = Some(TaskState::RebootingHard);
+        assert!(!takes_over(&known, false), "between its end and its start");
+        known.task_state = None;
+        known.deleted_at = Some(known.created_at);
+        assert!(takes_over(&known, false), "it is back");
+        assert!(!takes_over(&known, true), "only a left copy is");
     }
 
     #[test]
@@ -143,7 +167,7 @@ mod tests {
         let (known, open) = (server("h1"), migration(MigrationStatus::Running, "h1", Some("h2")));
         for host in [&h1, &h2] {
             let observer = from(host, Incarnation::random(), 9);
-            assert_eq!(reported(observer, Some(&known), Some(&open), &domain(GuestState::Running)), Decision::Ignore);
+            assert_eq!(reported(observer, Some(&known), Some(&open), false, &domain(GuestState::Running)), Decision::Ignore);
             assert!(!gone(observer, Some(&known), Some(&open)));
         }
     }
@@ -154,12 +178,12 @@ mod tests {
         let known = server("h1");
         let (life, sequence) = known.observed;
         let off = domain(GuestState::ShutOff);
-        let newer = reported(from(&h1, life, sequence + 1), Some(&known), None, &off);
+        let newer = reported(from(&h1, life, sequence + 1), Some(&known), None, false, &off);
         assert_eq!(newer, Decision::Adopt { vm_state: VmState::Stopped });
-        assert_eq!(reported(from(&h1, life, sequence), Some(&known), None, &off), Decision::Ignore);
+        assert_eq!(reported(from(&h1, life, sequence), Some(&known), None, false, &off), Decision::Ignore);
         assert!(gone(from(&h1, life, sequence + 1), Some(&known), None));
         assert!(!gone(from(&h1, life, sequence), Some(&known), None));
-        let next_life = reported(from(&h1, Incarnation::random(), 1), Some(&known), None, &off);
+        let next_life = reported(from(&h1, Incarnation::random(), 1), Some(&known), None, false, &off);
         assert_eq!(next_life, Decision::Adopt { vm_state: VmState::Stopped });
     }
 
@@ -172,18 +196,18 @@ mod tests {
             Decision::Finding { kind, .. } => Some(kind),
             _ => None,
         };
-        let active = reported(observer, Some(&known), None, &domain(GuestState::Running));
+        let active = reported(observer, Some(&known), None, false, &domain(GuestState::Running));
         assert_eq!(kind(active), Some(FindingKind::OwnershipConflict));
-        let inactive = reported(observer, Some(&known), None, &domain(GuestState::ShutOff));
+        let inactive = reported(observer, Some(&known), None, false, &domain(GuestState::ShutOff));
         assert_eq!(kind(inactive), Some(FindingKind::Leftover));
         assert!(!gone(observer, Some(&known), None), "not this host's to say");
         known.power_state = PowerState::Shutdown;
-        let off_there = reported(observer, Some(&known), None, &domain(GuestState::Running));
+        let off_there = reported(observer, Some(&known), None, false, &domain(GuestState::Running));
         assert_eq!(off_there, Decision::Adopt { vm_state: VmState::Active }, "the active copy decides");
-        let both_off = reported(observer, Some(&known), None, &domain(GuestState::ShutOff));
+        let both_off = reported(observer, Some(&known), None, false, &domain(GuestState::ShutOff));
         assert_eq!(kind(both_off), Some(FindingKind::Leftover));
         known.deleted_at = Some(known.created_at);
-        let moved_by_hand = reported(observer, Some(&known), None, &domain(GuestState::Running));
+        let moved_by_hand = reported(observer, Some(&known), None, false, &domain(GuestState::Running));
         assert_eq!(moved_by_hand, Decision::Adopt { vm_state: VmState::Active });
     }
 
@@ -193,9 +217,9 @@ mod tests {
         let known = server("h1");
         let observer = from(&h1, Incarnation::random(), 1);
         let leaving = DomainReport { job: Some(JobKind::MigrationOut), ..domain(GuestState::Running) };
-        let decision = reported(observer, Some(&known), None, &leaving);
+        let decision = reported(observer, Some(&known), None, false, &leaving);
         assert!(matches!(decision, Decision::Finding { kind: FindingKind::ForeignJob, .. }), "{decision:?}");
-        let stands = reported(observer, Some(&known), None, &domain(GuestState::PausedMigration));
+        let stands = reported(observer, Some(&known), None, false, &domain(GuestState::PausedMigration));
         assert_eq!(stands, Decision::Adopt { vm_state: VmState::Active });
     }
 
@@ -203,7 +227,7 @@ mod tests {
     fn a_guest_that_is_off_for_the_moment_of_a_reboot_is_not_stopped() {
         let (h1, _) = hosts();
         let known = Server { task_state: Some(TaskState::Rebooting), ..server("h1") };
-        let decision = reported(from(&h1, Incarnation::random(), 1), Some(&known), None, &domain(GuestState::ShutOff));
+        let decision = reported(from(&h1, Incarnation::random(), 1), Some(&known), None, false, &domain(GuestState::ShutOff));
         assert_eq!(decision, Decision::Adopt { vm_state: VmState::Active });
     }
 
@@ -218,7 +242,7 @@ mod tests {
     fn error_stays_while_the_guest_is_off_and_goes_when_it_runs() {
         let (h1, _) = hosts();
         let known = Server { vm_state: VmState::Error, ..server("h1") };
-        let decide = |state| reported(from(&h1, Incarnation::random(), 1), Some(&known), None, &domain(state));
+        let decide = |state| reported(from(&h1, Incarnation::random(), 1), Some(&known), None, false, &domain(state));
         assert_eq!(decide(GuestState::ShutOff), Decision::Adopt { vm_state: VmState::Error });
         assert_eq!(decide(GuestState::Running), Decision::Adopt { vm_state: VmState::Active });
     }

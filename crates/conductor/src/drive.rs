@@ -12,7 +12,7 @@ use drover_common::migration::JobResult;
 use drover_common::rpc::latest::HostFacts;
 use drover_common::telemetry;
 use drover_store::migrations::{Migration, lease};
-use drover_store::{StoreError, commit, need_not_survive_a_crash};
+use drover_store::{StoreError, commit};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
@@ -86,8 +86,7 @@ impl Conductor {
     }
 
     async fn take_lease(&self, id: MigrationId, me: Incarnation) -> Result<Option<Migration>, StoreError> {
-        let mut tx = self.store.begin().await?;
-        need_not_survive_a_crash(&mut tx).await?;
+        let mut tx = self.store.begin_unsynced().await?;
         let row = lease::take(&mut tx, id, me).await?;
         commit(tx).await?;
         Ok(row)
@@ -199,8 +198,7 @@ impl Conductor {
     async fn let_go(&self, row: &Migration, me: Incarnation, why: &str, look_again_in: Duration) -> Option<Migration> {
         let release = async {
             // Not waiting for the disk: the source's grant, which is on its way, needs the row.
-            let mut tx = self.store.begin().await?;
-            need_not_survive_a_crash(&mut tx).await?;
+            let mut tx = self.store.begin_unsynced().await?;
             let released = lease::release(&mut tx, row.id, me, row.wanted, look_again_in, Some(why)).await?;
             let again = if released { None } else { lease::renew(&mut tx, row.id, me).await? };
             commit(tx).await?;

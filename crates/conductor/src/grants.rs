@@ -45,6 +45,10 @@ fn by_row(row: &Migration, host: &HostName, request: &GrantRequest) -> Answer {
         (GrantKind::Start, MigrationStatus::Preparing) if source && row.pre_done => Answer::After(Event::StartGranted),
         // Its first answer was lost on the way: the same life may have it again, another may not.
         (GrantKind::Start, MigrationStatus::Running) if source && row.start_incarnation == Some(request.incarnation) => Answer::Yes,
+        // From post-copy there is no way back.
+        (GrantKind::PostCopy, MigrationStatus::Running) if source && row.abort_requested_by.is_some() => {
+            Answer::No("it was aborted")
+        }
         (GrantKind::PostCopy, MigrationStatus::Running) if source => Answer::After(Event::PostCopyStarted),
         (GrantKind::PostCopy, MigrationStatus::RunningPostCopy) if source => Answer::Yes,
         // The guest runs on the destination and waits: there is no other way than forward.
@@ -263,6 +267,16 @@ mod tests {
         assert!(matches!(start(&row, row.attempt.0 + 1), Answer::No(_)));
         row.abort_requested_by = Some("admin".to_owned());
         assert!(matches!(start(&row, row.attempt.0), Answer::No(_)));
+    }
+
+    #[test]
+    fn a_migration_that_is_to_be_taken_back_does_not_become_post_copy() {
+        let mut row = migration(MigrationStatus::Running, "h1", Some("h2"));
+        let post_copy =
+            |row: &Migration| by_row(row, &host("h1"), &request(GrantKind::PostCopy, row.attempt.0, Incarnation::random()));
+        assert_eq!(post_copy(&row), Answer::After(Event::PostCopyStarted));
+        row.abort_requested_by = Some("admin".to_owned());
+        assert!(matches!(post_copy(&row), Answer::No(_)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use drover_common::telemetry;
 use drover_store::findings::{self, FindingKind};
 use drover_store::migrations::{self, lease};
 use drover_store::servers::{self, Observer};
-use drover_store::{StoreError, Transaction, commit, hosts, services};
+use drover_store::{StoreError, Transaction, commit, debts, hosts, services};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -44,8 +44,7 @@ impl Conductor {
         if hosts.is_empty() {
             return Ok(());
         }
-        let mut tx = self.store.begin().await?;
-        drover_store::need_not_survive_a_crash(&mut tx).await?;
+        let mut tx = self.store.begin_unsynced().await?;
         services::heartbeats(&mut tx, &hosts, &lives).await?;
         commit(tx).await
     }
@@ -92,6 +91,7 @@ impl Conductor {
                 // A guest that its owner had paused stands already: nothing can be forced, and nothing is to be let go on.
                 force_complete_requested: row.force_complete_requested_by.is_some()
                     && row.data.as_ref().is_some_and(|data| !data.paused),
+                no_post_copy: row.data.as_ref().is_some_and(|data| data.no_post_copy.is_some()),
             })
             .collect();
         Ok(Ok(HostWelcome { watch }))
@@ -172,8 +172,10 @@ impl Conductor {
         let all: Vec<Uuid> = reported.iter().chain(&missing).copied().collect();
         let known: HashMap<ServerId, _> = servers::lock_all(tx, &all).await?.into_iter().map(|s| (s.uuid, s)).collect();
         let open: HashMap<ServerId, _> = migrations::open_of_servers(tx, &all).await?.into_iter().map(|m| (m.server, m)).collect();
+        let owed = debts::servers_on_host(tx, host).await?;
         for domain in &report.domains {
-            let decision = adoption::reported(observer, known.get(&domain.server), open.get(&domain.server), domain);
+            let owed = owed.contains(&domain.server.0);
+            let decision = adoption::reported(observer, known.get(&domain.server), open.get(&domain.server), owed, domain);
             match decision {
                 Decision::Ignore => {}
                 Decision::Adopt { vm_state } => {

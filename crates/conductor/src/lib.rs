@@ -73,6 +73,7 @@ pub struct Conductor {
     heartbeats: Heartbeats,
     notifier: Notifier,
     drives: Arc<Semaphore>,
+    power_drives: Arc<Semaphore>,
     me: Incarnation,
     life: Life,
 }
@@ -89,6 +90,7 @@ impl Conductor {
             heartbeats: Heartbeats::default(),
             notifier,
             drives: Arc::new(Semaphore::new(drive::DRIVES_MAX)),
+            power_drives: Arc::new(Semaphore::new(power::DRIVES_MAX)),
             me,
             life,
         })

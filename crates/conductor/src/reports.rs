@@ -21,8 +21,7 @@ impl Conductor {
     /// A sample of a running copy. Lossy: the next one comes.
     pub(crate) async fn progress(&self, host: &HostName, report: &ProgressReport) -> Done {
         let write = async {
-            let mut tx = self.store.begin().await?;
-            drover_store::need_not_survive_a_crash(&mut tx).await?;
+            let mut tx = self.store.begin_unsynced().await?;
             let (of, progress) = (&report.of, &report.progress);
             let of_row = migrations::record_progress(&mut tx, of.migration, of.attempt, host, progress, SILENT_FOR).await?;
             if let Some(server) = of_row {

@@ -126,6 +126,14 @@ pub async fn get_open(conn: &mut PgConnection, id: i64) -> Result<Option<Debt>, 
     row.map(Record::read).transpose()
 }
 
+/// Servers of which this host may still have a copy that is not the guest.
+pub async fn servers_on_host(conn: &mut PgConnection, host: &HostName) -> Result<Vec<Uuid>, StoreError> {
+    sqlx::query_scalar!("SELECT DISTINCT server_uuid FROM cleanup_debts WHERE host = $1 AND paid_at IS NULL", host.as_str())
+        .fetch_all(conn)
+        .await
+        .map_err(StoreError::query("debts.servers_on_host"))
+}
+
 /// It is paid.
 pub async fn paid(conn: &mut PgConnection, id: i64) -> Result<(), StoreError> {
     sqlx::query!("UPDATE cleanup_debts SET paid_at = now(), last_error = NULL WHERE id = $1", id)

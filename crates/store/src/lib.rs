@@ -111,6 +111,12 @@ impl Store {
         taken.map_err(StoreError::Migrate)
     }
 
+    /// Begins a transaction whose commit returns before the disk has it: for what is worth nothing after a crash of the database, such as a
+    /// lease.
+    pub async fn begin_unsynced(&self) -> Result<Transaction, StoreError> {
+        self.pool.begin_with("BEGIN; SET LOCAL synchronous_commit TO off").await.map_err(StoreError::query("begin_unsynced"))
+    }
+
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await.map_err(StoreError::query("ping"))?;
@@ -147,16 +153,6 @@ pub async fn commit(transaction: Transaction) -> Result<(), StoreError> {
 /// The time: this database's, the only one that is compared.
 pub async fn now(conn: &mut PgConnection) -> Result<chrono::DateTime<chrono::Utc>, StoreError> {
     sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(conn).await.map_err(StoreError::query("now"))
-}
-
-/// Lets the rest of the transaction's commit return before the disk has it: for what is worth nothing after a crash of the
-/// database, such as a lease.
-pub async fn need_not_survive_a_crash(conn: &mut PgConnection) -> Result<(), StoreError> {
-    sqlx::query!("SET LOCAL synchronous_commit TO off")
-        .execute(conn)
-        .await
-        .map_err(StoreError::query("need_not_survive_a_crash"))?;
-    Ok(())
 }
 
 fn seconds(duration: Duration) -> f64 {

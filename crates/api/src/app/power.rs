@@ -35,6 +35,12 @@ pub(crate) async fn accept(
     verb: Verb,
 ) -> Result<(), ApiError> {
     let from = action.rule().from;
+    if action.waits_for_others()
+        && let Some(migration) = migrations::open_of_server(&mut tx, id).await?
+    {
+        // Its row before the server's, as the migration's own end takes them.
+        migrations::request_abort(&mut tx, migration.id, &asked.caller.user_id).await?;
+    }
     // The row's lock is held from here on: a migration that begins or a power action waits for it, and sees this one.
     let Some(server) = servers::claim_for(&mut tx, id, action).await? else {
         return Err(busy::refusal(&mut tx, id, from, verb).await?);

@@ -264,6 +264,8 @@ pub enum ErrorClass {
     Unavailable,
     /// This hypervisor cannot do it.
     Unsupported,
+    /// Something else is being done to the domain, and libvirt has waited for it in vain.
+    Busy,
     /// Anything else: a refusal or a failure.
     Other,
 }
@@ -298,7 +300,9 @@ impl DriverError {
         match self.class {
             ErrorClass::NoDomain => Fault::instance_not_found(server),
             ErrorClass::Unavailable => Fault::hypervisor_unavailable(host, self.message),
-            ErrorClass::Unsupported | ErrorClass::Other => otherwise(format!("libvirt on {host}: {}", self.message)),
+            ErrorClass::Unsupported | ErrorClass::Busy | ErrorClass::Other => {
+                otherwise(format!("libvirt on {host}: {}", self.message))
+            }
         }
     }
 }

@@ -29,6 +29,8 @@ use crate::{grants, reports};
 
 /// The net below libvirt's events.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// A copy that is over before need not be followed by anybody.
+const FIRST_REPORT: Duration = Duration::from_secs(1);
 /// libvirt sends its account of a job before the call returns, but on another connection: how long it may be overtaken.
 const ACCOUNT_WAIT: Duration = Duration::from_millis(50);
 
@@ -95,6 +97,8 @@ pub struct Monitor {
     account: Option<JobResult>,
     next_report: Instant,
     job_gone: bool,
+    /// An iteration began while a sample was taken.
+    look_again: bool,
 }
 
 impl Monitor {
@@ -116,8 +120,9 @@ impl Monitor {
             told: Vec::new(),
             last: None,
             account: None,
-            next_report: Instant::now(),
+            next_report: Instant::now() + FIRST_REPORT,
             job_gone: false,
+            look_again: false,
         }
     }
 
@@ -135,7 +140,8 @@ impl Monitor {
         };
         tokio::pin!(call);
         let stop = self.ctx.life.stop.clone();
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        // The first pass over the memory wakes it; before that there is nothing to see, and libvirt is busy.
+        let mut poll = tokio::time::interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.job_gone = false;
         loop {
@@ -203,6 +209,10 @@ impl Monitor {
                     self.sample();
                 }
             }
+            // One that began during a look is looked at right after it: late, it would seem to have less left than it had.
+            Ok(DomainEvent::Iteration(server)) if server == self.of.server && self.doing.contains(&Doing::Sample) => {
+                self.look_again = true;
+            }
             Ok(DomainEvent::Iteration(server)) if server == self.of.server => self.sample(),
             // In a call of our own the return tells the end; a question now would only be in the way of the switch-over.
             Ok(DomainEvent::Changed(server)) if server == self.of.server && attached => self.sample(),
@@ -236,6 +246,9 @@ impl Monitor {
                 self.doing.retain(|doing| *doing != Doing::Sample);
                 self.take_sample(sample);
                 self.job_gone |= broke;
+                if std::mem::take(&mut self.look_again) {
+                    self.sample();
+                }
             }
             Done::Acted(doing, result) => {
                 self.doing.retain(|done| *done != doing);

@@ -96,6 +96,20 @@ pub(super) fn next(action: PowerAction, scene: Scene) -> Deed {
     }
 }
 
+/// What is said of a guest about which libvirt is silent while it answers otherwise.
+pub(super) const NO_ANSWER: &str =
+    "libvirt has not answered about the guest for 30 s: its QEMU may hang. A stop, a hard reboot or a delete ends it all the same.";
+
+/// What is to be done to a guest that cannot even be looked at. libvirt ends a QEMU that hangs: it kills the process.
+pub(super) fn without_an_answer(action: PowerAction, started: bool) -> Deed {
+    match action {
+        PowerAction::Stop | PowerAction::RebootSoft | PowerAction::RebootHard | PowerAction::Delete if !started => {
+            Deed::Do(Action::Destroy)
+        }
+        _ => Deed::Refuse(NO_ANSWER.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +119,16 @@ mod tests {
 
     fn in_state(state: GuestState) -> Scene {
         Scene { state, ..SCENE }
+    }
+
+    #[test]
+    fn a_guest_that_hangs_is_ended_by_what_ends_guests() {
+        for &action in PowerAction::ALL {
+            let ends =
+                matches!(action, PowerAction::Stop | PowerAction::RebootSoft | PowerAction::RebootHard | PowerAction::Delete);
+            assert_eq!(without_an_answer(action, false) == Deed::Do(Action::Destroy), ends, "{action}");
+            assert!(matches!(without_an_answer(action, true), Deed::Refuse(_)), "{action}: not the one that it has just started");
+        }
     }
 
     #[test]

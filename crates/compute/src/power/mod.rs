@@ -10,6 +10,7 @@
 mod deeds;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ const HOLD: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Between two words to such a guest (Nova: `shutdown_retry_interval`).
 const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// How long libvirt has for one deed, and for one look. A QEMU whose monitor hangs keeps it waiting without end.
+const LIBVIRT_ANSWERS: Duration = Duration::from_secs(30);
 /// Ends that are remembered. Nobody asks for the oldest any more.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -48,7 +51,7 @@ enum End {
 /// What becomes of an order.
 enum Entry {
     /// It is new: where its end is to be written, and where it will be read.
-    New(watch::Sender<Option<End>>, watch::Receiver<Option<End>>),
+    New { sender: watch::Sender<Option<End>>, end: watch::Receiver<Option<End>>, started: Arc<AtomicBool> },
     /// It is at work, or has ended.
     Known(watch::Receiver<Option<End>>),
     /// Another order is at work on the guest, or was given later.
@@ -65,6 +68,8 @@ pub struct Powers {
 struct Work {
     id: PowerActionId,
     end: watch::Receiver<Option<End>>,
+    /// Whether the guest was started by it, for an order that comes again because its end could not be told.
+    started: Arc<AtomicBool>,
 }
 
 impl Work {
@@ -86,7 +91,9 @@ impl Powers {
     /// Takes an order on, if it is new.
     fn enter(&self, order: PowerOrder) -> Entry {
         let mut table = self.lock();
+        let mut started = Arc::default();
         match table.get(&order.server) {
+            Some(work) if work.id == order.id && work.may_come_again() => started = Arc::clone(&work.started),
             Some(work) if work.id == order.id && !work.may_come_again() => return Entry::Known(work.end.clone()),
             Some(work) if work.is_under_way() || work.id > order.id => return Entry::Busy,
             _ => {}
@@ -95,8 +102,8 @@ impl Powers {
             table.retain(|_, work| work.is_under_way());
         }
         let (sender, end) = watch::channel(None);
-        table.insert(order.server, Work { id: order.id, end: end.clone() });
-        Entry::New(sender, end)
+        table.insert(order.server, Work { id: order.id, end: end.clone(), started: Arc::clone(&started) });
+        Entry::New { sender, end, started }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ServerId, Work>> {
@@ -108,11 +115,11 @@ impl Powers {
 pub async fn power(ctx: &Arc<Context>, order: PowerOrder) -> Result<PowerProgress, Fault> {
     let entry = if ctx.actors.is_under_way(order.server) { Entry::Busy } else { ctx.powers.enter(order) };
     let mut end = match entry {
-        Entry::New(sender, end) => {
+        Entry::New { sender, end, started } => {
             let span = info_span!("power", power.id = %order.id, server.id = %order.server, action = %order.action);
             let ctx_of_work = Arc::clone(ctx);
             let work = async move {
-                let end = carry_out(&ctx_of_work, order).await;
+                let end = carry_out(&ctx_of_work, order, &started).await;
                 sender.send(Some(end)).ok();
             };
             ctx.life.spawn(work.instrument(span));
@@ -135,14 +142,15 @@ pub async fn power(ctx: &Arc<Context>, order: PowerOrder) -> Result<PowerProgres
     }
 }
 
-async fn carry_out(ctx: &Context, order: PowerOrder) -> End {
+async fn carry_out(ctx: &Context, order: PowerOrder, started: &AtomicBool) -> End {
     info!("power action taken on");
-    let done = Effort::new(ctx, order).run().await;
+    let done = Effort::new(ctx, order, started).run().await;
     if let Err(Stop::Again(fault)) = done {
         debug!(error = %fault, "power action not finished");
         return End::Again(fault);
     }
-    let report = ctx.domains.of(ctx, order.server).await;
+    let no_answer = |_| DriverError::other(deeds::NO_ANSWER);
+    let report = timeout(LIBVIRT_ANSWERS, ctx.domains.of(ctx, order.server)).await.map_err(no_answer).and_then(|report| report);
     match (done, report) {
         (Ok(()), Ok(report)) => {
             info!("power action done");
@@ -170,15 +178,16 @@ struct Effort<'a> {
     ctx: &'a Context,
     order: PowerOrder,
     events: broadcast::Receiver<DomainEvent>,
-    started: bool,
+    started: &'a AtomicBool,
     shutdown: Option<(Instant, Instant)>,
     refuses_to_shut_down: bool,
+    could_not_end_it: bool,
 }
 
 impl<'a> Effort<'a> {
-    fn new(ctx: &'a Context, order: PowerOrder) -> Self {
+    fn new(ctx: &'a Context, order: PowerOrder, started: &'a AtomicBool) -> Self {
         let events = ctx.driver.events();
-        Self { ctx, order, events, started: false, shutdown: None, refuses_to_shut_down: false }
+        Self { ctx, order, events, started, shutdown: None, refuses_to_shut_down: false, could_not_end_it: false }
     }
 
     async fn run(mut self) -> Result<(), Stop> {
@@ -208,7 +217,10 @@ impl<'a> Effort<'a> {
     /// Looks at the guest: what is to be done next.
     async fn look(&self) -> Result<Deed, Stop> {
         let host = &self.ctx.options.host;
-        let seen = facts::see(self.ctx, self.order.server).await.map_err(|error| self.stop(error))?;
+        let Ok(seen) = timeout(LIBVIRT_ANSWERS, facts::see(self.ctx, self.order.server)).await else {
+            return Ok(deeds::without_an_answer(self.order.action, self.has_started()));
+        };
+        let seen = seen.map_err(|error| self.stop(error))?;
         let Some(seen) = seen else {
             return match self.order.action {
                 PowerAction::Delete => Ok(Deed::Nothing),
@@ -237,9 +249,13 @@ impl<'a> Effort<'a> {
             state: seen.facts.state,
             persistent: seen.domain.persistent,
             is_busy: seen.domain.job.is_some() || self.ctx.actors.is_under_way(self.order.server),
-            started: self.started,
+            started: self.has_started(),
             shutdown,
         }
+    }
+
+    fn has_started(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
     }
 
     async fn ask_for_leave(&self) -> Result<(), Stop> {
@@ -252,18 +268,40 @@ impl<'a> Effort<'a> {
 
     async fn act(&mut self, action: Action) -> Result<(), Stop> {
         info!(?action, "changing the guest's state");
-        match self.ctx.driver.act(self.order.server, action).await {
-            Ok(()) => {}
-            // A guest that cannot be told to shut down is ended, as one that does not listen.
-            Err(error) if action == Action::Shutdown && error.class == ErrorClass::Other => {
-                info!(error = %error, "the guest cannot be told to shut down");
+        let done = self.ctx.driver.act(self.order.server, action);
+        // A start may take as long as its disks take, and an end as long as the kernel takes to end a process.
+        let done = if matches!(action, Action::Shutdown | Action::Suspend | Action::Resume) {
+            timeout(LIBVIRT_ANSWERS, done).await
+        } else {
+            Ok(done.await)
+        };
+        match done {
+            Ok(Ok(())) => {}
+            Err(_) if action == Action::Shutdown => {
+                info!("{}", deeds::NO_ANSWER);
                 self.refuses_to_shut_down = true;
             }
-            Err(error) if error.class == ErrorClass::NoDomain => {} // Gone by itself: the next look says what that means.
-            Err(error) => return Err(self.stop(error)),
+            Err(_) => return Err(self.failed(deeds::NO_ANSWER)),
+            // A guest that cannot be told to shut down is ended, as one that does not listen. One that was told has its time, whatever
+            // becomes of the word that it is told again.
+            Ok(Err(error)) if action == Action::Shutdown && error.class == ErrorClass::Other => {
+                info!(error = %error, "the guest cannot be told to shut down");
+                self.refuses_to_shut_down |= self.shutdown.is_none();
+            }
+            // libvirt is busy with it: it is told again.
+            Ok(Err(error)) if action == Action::Shutdown && error.class == ErrorClass::Busy => {
+                info!(error = %error, "not told yet")
+            }
+            // It may have gone off in the meantime: the next look says so.
+            Ok(Err(error)) if action == Action::Destroy && error.class == ErrorClass::Other && !self.could_not_end_it => {
+                info!(error = %error, "the guest could not be ended; looked at again");
+                self.could_not_end_it = true;
+            }
+            Ok(Err(error)) if error.class == ErrorClass::NoDomain => {} // Gone by itself: the next look says what that means.
+            Ok(Err(error)) => return Err(self.stop(error)),
         }
         match action {
-            Action::Start => self.started = true,
+            Action::Start => self.started.store(true, Ordering::Relaxed),
             Action::Shutdown => {
                 let now = Instant::now();
                 self.shutdown = Some((self.shutdown.map_or(now, |(first, _)| first), now));

@@ -125,7 +125,7 @@ fn what_to_compare<'a>(machine: &Machine, cpu: Option<&'a str>, source_cpu: Opti
 fn machine_fault(ctx: &Context, machine: &Machine, error: DriverError) -> Fault {
     match error.class {
         ErrorClass::Unavailable => Fault::hypervisor_unavailable(&ctx.options.host, error.message),
-        ErrorClass::Unsupported | ErrorClass::NoDomain => {
+        ErrorClass::Unsupported | ErrorClass::NoDomain | ErrorClass::Busy => {
             Fault::precheck(format_args!("{} cannot run {} guests: {}", ctx.options.host, machine.virt_type, error.message))
         }
         ErrorClass::Other => Fault::destination_hypervisor_too_old(format_args!(

@@ -22,7 +22,7 @@ const MIB: i64 = 1 << 20;
 
 /// The conductor's word that an earlier life of the agent may have left this migration.
 fn watch(of: OfAttempt) -> Watch {
-    Watch { of, revision: Revision(9), abort_requested: false, force_complete_requested: false }
+    Watch { of, revision: Revision(9), abort_requested: false, force_complete_requested: false, no_post_copy: false }
 }
 
 #[tokio::test]

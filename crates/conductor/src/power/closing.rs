@@ -1,35 +1,47 @@
 //! The end of a power action, whichever: one transaction over everything that follows from it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use drover_common::fault::Fault;
-use drover_common::ids::Incarnation;
+use drover_common::ids::{HostName, Incarnation};
 use drover_common::rpc::latest::DomainsReport;
 use drover_common::server::{PowerState, VmState};
 use drover_store::audit::{self, Entry};
 use drover_store::power::{self, Power};
 use drover_store::servers::{self, Observer, Server, vm_state_of};
-use drover_store::{StoreError, Transaction, actions, commit};
+use drover_store::{StoreError, Transaction, actions, commit, findings};
 use tracing::{info, warn};
 
+use super::Step;
 use crate::Conductor;
 
+/// When a guest that turned up elsewhere is looked at again; the report of its host, which says so, comes sooner.
+const AFTER_MOVE: Duration = Duration::from_secs(2);
+
 impl Conductor {
-    /// Closes a power action. `report` is what its host saw of the guest since.
+    /// Closes a power action. `seen` is who was asked, and what that host saw of the guest since. If the server is on another host by now,
+    /// that word does not count: it is to be asked again.
     pub(super) async fn close_power(
         self: &Arc<Self>,
         row: &Power,
         fault: Option<Fault>,
-        report: Option<&DomainsReport>,
-    ) -> Result<(), StoreError> {
+        seen: Option<(&HostName, &DomainsReport)>,
+    ) -> Result<Step, StoreError> {
         let mut tx = self.store.begin().await?;
         if !power::close(&mut tx, row.id, fault.as_ref()).await? {
-            return Ok(()); // Another drive was first.
+            return Ok(Step::Closed); // Another drive was first.
         }
         // Before a report of the host can come in between.
         let server = servers::lock_all(&mut tx, &[row.server.0]).await?.pop();
         if let Some(server) = &server {
-            settle(&mut tx, row, server, fault.as_ref(), report).await?;
+            let is_gone = seen.is_some_and(|(_, report)| report.gone.contains(&row.server));
+            let moved = seen.is_some_and(|(asked, _)| *asked != server.host);
+            if moved || (is_gone && !findings::hosts_in_conflict(&mut tx, row.server, &server.host).await?.is_empty()) {
+                tx.rollback().await.map_err(StoreError::query("power.close"))?;
+                return Ok(Step::Wait("the books: another host has the guest".to_owned(), AFTER_MOVE));
+            }
+            settle(&mut tx, row, server, fault.as_ref(), seen.map(|(_, report)| report)).await?;
         }
         match &fault {
             None => actions::close_events(&mut tx, row.instance_action, None).await?,
@@ -48,7 +60,7 @@ impl Conductor {
         for waiting in next {
             self.wake_power(waiting.id);
         }
-        Ok(())
+        Ok(Step::Closed)
     }
 
     /// Something that a power action may have waited for is over.

@@ -20,7 +20,7 @@ use drover_common::rpc::latest::{PowerGrantRequest, PowerOrder, PowerProgress, T
 use drover_common::telemetry;
 use drover_store::power::{self, Power};
 use drover_store::servers::{self, Server};
-use drover_store::{StoreError, actions, commit, migrations, need_not_survive_a_crash};
+use drover_store::{StoreError, actions, commit, migrations};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use self::plan::{Answer, Next, Situation};
@@ -37,6 +37,9 @@ const OTHERS: Duration = Duration::from_secs(5);
 const AFTER_ERROR: Duration = Duration::from_secs(2);
 /// How long a host may be silent until its action counts as failed: longer than an agent needs to be started anew.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_mins(1);
+/// Drives of power actions that one conductor has at a time, apart from those of migrations: an action may wait for a silent host or for a
+/// guest that does not obey for a minute, and no migration is to wait for that.
+pub(crate) const DRIVES_MAX: usize = 256;
 /// Rows that one look of the sweep takes up.
 const BATCH: i64 = 200;
 
@@ -64,13 +67,12 @@ impl Conductor {
 
     /// Takes the lease of a power action and drives it on a task of its own.
     pub(crate) async fn start_power(self: &Arc<Self>, id: PowerActionId) -> Done {
-        let Ok(place) = Arc::clone(&self.drives).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&self.power_drives).try_acquire_owned() else {
             return Done::Yes; // The sweep comes back to it.
         };
         let me = Incarnation::random();
         let take = async {
-            let mut tx = self.store.begin().await?;
-            need_not_survive_a_crash(&mut tx).await?;
+            let mut tx = self.store.begin_unsynced().await?;
             let row = power::take(&mut tx, id, me).await?;
             commit(tx).await?;
             Ok::<_, StoreError>(row)
@@ -102,8 +104,7 @@ impl Conductor {
                 Step::Wait(error.to_string(), AFTER_ERROR)
             });
             let goes_on = async {
-                let mut tx = self.store.begin().await?;
-                need_not_survive_a_crash(&mut tx).await?;
+                let mut tx = self.store.begin_unsynced().await?;
                 let goes_on = match &step {
                     Step::Again => power::renew(&mut tx, row.id, me).await?,
                     Step::Wait(why, pause) => power::release(&mut tx, row.id, me, *pause, why).await.map(|()| None)?,
@@ -125,17 +126,18 @@ impl Conductor {
 
     async fn step_power(self: &Arc<Self>, row: &Power) -> Result<Step, StoreError> {
         let mut conn = self.store.connection().await?;
+        let migration = migrations::open_of_server(&mut conn, row.server).await?;
+        let others = power::open_of_server(&mut conn, row.server).await?;
+        // Last: after a migration that is seen as over, the server is seen where that left it.
         let Some(server) = servers::get(&mut conn, row.server).await? else {
             return Ok(Step::Wait("its server, which is not in the books".to_owned(), OTHERS)); // The key forbids it.
         };
-        let migration = migrations::open_of_server(&mut conn, row.server).await?;
-        let others = power::open_of_server(&mut conn, row.server).await?;
         let situation = Situation { row, server: &server, migration: migration.as_ref(), others: &others };
         match plan::plan(&situation) {
             Next::Wait(why) => Ok(Step::Wait(why, OTHERS)),
             Next::Gone => {
                 drop(conn);
-                self.close_power(row, None, None).await.map(|()| Step::Closed)
+                self.close_power(row, None, None).await
             }
             Next::Ask => {
                 actions::begin_event(&mut conn, row.instance_action, row.action.rule().event, server.host.as_str()).await?;
@@ -151,9 +153,9 @@ impl Conductor {
         let asked = self.agents.call(&server.host, ToCompute::Power(order), Some(&row.request_id), ANSWER_WITHIN).await;
         let answer = match asked {
             Ok(PowerProgress::UnderWay) => Answer::UnderWay,
-            Ok(PowerProgress::Done { report }) => return self.close_power(row, None, Some(&report)).await.map(|()| Step::Closed),
+            Ok(PowerProgress::Done { report }) => return self.close_power(row, None, Some((&server.host, &report))).await,
             Ok(PowerProgress::Failed { fault, report }) => {
-                return self.close_power(row, Some(fault), report.as_ref()).await.map(|()| Step::Closed);
+                return self.close_power(row, Some(fault), report.as_ref().map(|report| (&server.host, report))).await;
             }
             Err(fault) => {
                 // Its libvirt or its agent may be back in a moment, unless an operator says that the host is not.
@@ -178,7 +180,7 @@ impl Conductor {
                 match silent_for {
                     Some(silent_for) if silent_for >= SILENCE_MAX => {
                         let fault = plan::unknown_outcome(row.action, &server.host, &why);
-                        self.close_power(row, Some(fault), None).await.map(|()| Step::Closed)
+                        self.close_power(row, Some(fault), None).await
                     }
                     _ => {
                         debug!(why, "the host does not answer");
@@ -187,7 +189,7 @@ impl Conductor {
                     }
                 }
             }
-            Answer::Refused(fault) => self.close_power(row, Some(fault), None).await.map(|()| Step::Closed),
+            Answer::Refused(fault) => self.close_power(row, Some(fault), None).await,
         }
     }
 
@@ -200,11 +202,11 @@ impl Conductor {
         let decide = async {
             let mut conn = self.store.connection().await?;
             let Some(row) = power::get(&mut conn, request.id).await? else { return Ok(Err("there is no such action".to_owned())) };
+            let migration = migrations::open_of_server(&mut conn, row.server).await?;
+            let others = power::open_of_server(&mut conn, row.server).await?;
             let Some(server) = servers::get(&mut conn, row.server).await? else {
                 return Ok(Err("there is no such server".to_owned()));
             };
-            let migration = migrations::open_of_server(&mut conn, row.server).await?;
-            let others = power::open_of_server(&mut conn, row.server).await?;
             let situation = Situation { row: &row, server: &server, migration: migration.as_ref(), others: &others };
             Ok::<_, StoreError>(plan::may(&situation, host))
         };

@@ -112,6 +112,9 @@ pub struct Watch {
     /// Whether force-complete was asked for. Since 1.1.
     #[serde(default)]
     pub force_complete_requested: bool,
+    /// Whether it was started as one that cannot become post-copy, although that is permitted. Since 1.2.
+    #[serde(default)]
+    pub no_post_copy: bool,
 }
 
 /// What a host's libvirt has.

@@ -29,6 +29,7 @@ fn class(code: sys::virErrorNumber) -> ErrorClass {
         | sys::VIR_ERR_CONFIG_UNSUPPORTED
         | sys::VIR_ERR_ARGUMENT_UNSUPPORTED
         | sys::VIR_ERR_OPERATION_UNSUPPORTED => ErrorClass::Unsupported,
+        sys::VIR_ERR_OPERATION_TIMEOUT => ErrorClass::Busy,
         _ => ErrorClass::Other,
     }
 }

@@ -53,7 +53,9 @@ impl Conductor {
         if written.await?.is_none() {
             return Ok(Step::Changed);
         }
-        steps::note(&mut conn, row.id, row.attempt, &format!("recovery, try {attempt}"), &why).await?;
+        if is_noted(attempt) {
+            steps::note(&mut conn, row.id, row.attempt, &format!("recovery, try {attempt}"), &why).await?;
+        }
         drop(conn);
         info!(attempt, why, "post-copy broke: the source is told to go on with it");
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
@@ -67,6 +69,11 @@ impl Conductor {
         );
         Ok(Step::Wait(why, pause + TRY_TAKES))
     }
+}
+
+/// A link may be cut for days: after the first tries only each that doubles their number is kept.
+fn is_noted(attempt: i32) -> bool {
+    attempt <= 8 || attempt.count_ones() == 1
 }
 
 fn reason(facts: &Facts) -> String {

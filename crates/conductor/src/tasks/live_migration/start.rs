@@ -7,7 +7,7 @@ use drover_common::fault::{Fault, FaultClass};
 use drover_common::rpc::latest::{OfAttempt, ToCompute, WithData};
 use drover_store::actions::names;
 use drover_store::migrations::{Ending, Migration, amend};
-use drover_store::{StoreError, actions, commit, need_not_survive_a_crash};
+use drover_store::{StoreError, actions, commit};
 use tracing::{debug, warn};
 
 use crate::Conductor;
@@ -35,10 +35,9 @@ impl Conductor {
             return Ok(wait_for_broker(fault)); // What it did it will not do twice.
         }
         self.notify_end(row, notifications::Step::Pre, &destination);
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin_unsynced().await?;
         // Lost, it is found out again: the destination finds its own files, and no leave is given before. The leave is durable,
         // and what is durable makes all before it so.
-        need_not_survive_a_crash(&mut tx).await?;
         actions::record_event(&mut tx, row.action, names::PRE, &destination, began.elapsed(), ready.as_ref().err()).await?;
         if let Err(fault) = ready {
             commit(tx).await?;
