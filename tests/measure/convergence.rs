@@ -82,7 +82,7 @@ pub(crate) fn measure(cloud: &Cloud, quick: bool, command: &str) -> Result<Strin
         let guest = cloud.bench.create_guest(&spec)?;
         let mut route = cloud.route()?;
         for (name, post_copy, policy) in CONTENDERS {
-            let led = lead(&guest, &route, (name, share), post_copy, policy())?;
+            let led = lead(&guest, &route, (name, share), post_copy, policy());
             eprintln!("    {share} %, {name}: finished {}, {} ms, {}", led.finished, led.took.as_millis(), led.last);
             if led.finished {
                 route.turn();
@@ -95,13 +95,7 @@ pub(crate) fn measure(cloud: &Cloud, quick: bool, command: &str) -> Result<Strin
     Ok(document(&all, command))
 }
 
-fn lead(
-    guest: &Guest,
-    route: &Route,
-    (name, share): (&'static str, u32),
-    post_copy: bool,
-    mut policy: Box<dyn Policy>,
-) -> Result<Led> {
+fn lead(guest: &Guest, route: &Route, (name, share): (&'static str, u32), post_copy: bool, mut policy: Box<dyn Policy>) -> Led {
     let began = Instant::now();
     let (source, destination) = (route.source.clone(), route.destination.libvirt_uri());
     let (uuid, bandwidth) = (guest.uuid().to_owned(), MIB_S.to_string());
@@ -134,7 +128,7 @@ fn lead(
     let finished = call.join().is_ok_and(|result| result.is_ok());
     let took = began.elapsed();
     let account = if finished { stats(guest, &route.destination, &["--completed"]) } else { HashMap::new() };
-    Ok(Led { name, share, finished, took, downtime_ms: account.get("downtime").copied(), last })
+    Led { name, share, finished, took, downtime_ms: account.get("downtime").copied(), last }
 }
 
 fn act(source: &Host, guest: &Guest, measure: Measure) {

@@ -3,9 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::{SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat};
 use drover_testkit::{Answer, Api, Bench, BenchError, LATEST, Result};
 
+use crate::clock;
 use crate::cloud::Cloud;
 
 /// Live servers while many ask at once.
@@ -88,7 +89,11 @@ fn load(api: &Api) -> Result<Load> {
 fn queries(api: &Api) -> Result<Vec<String>> {
     let page = ask(api, "/v2.1/servers?all_tenants=1&limit=100")?;
     let marker = page.body["servers"][99]["id"].as_str().unwrap_or_default().to_owned();
-    let hours_ago = |hours| (Utc::now() - TimeDelta::hours(hours)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let hours_ago = |hours: u64| {
+        let at = clock::now().saturating_sub(Duration::from_hours(hours)).as_secs();
+        let at = DateTime::from_timestamp(i64::try_from(at).unwrap_or_default(), 0).unwrap_or_default();
+        at.to_rfc3339_opts(SecondsFormat::Secs, true)
+    };
     let (recently, long_ago) = (hours_ago(24), hours_ago(24 * 30));
     let filters = [
         "",

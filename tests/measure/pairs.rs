@@ -4,6 +4,7 @@ use std::slice;
 
 use drover_testkit::{BenchError, Guest, Result};
 
+use crate::clock::Span;
 use crate::cloud::{Cloud, Route};
 use crate::drover;
 use crate::methods::{self, Method, ORDERS};
@@ -57,7 +58,7 @@ fn round(cloud: &Cloud, guest: &Guest, route: &mut Route, order: [Method; 3]) ->
         for moves in [&mut there, &mut back] {
             match method {
                 Method::Drover => moves.drover = drover::migrate(cloud, one, route)?.pop(),
-                Method::Virsh => moves.virsh_ms = methods::virsh(one, route)?.pop().map(|span| span.ms()),
+                Method::Virsh => moves.virsh_ms = methods::virsh(one, route)?.pop().map(Span::ms),
                 Method::Bare => moves.bare_ms = Some(methods::bare(guest, route)?.ms()),
             }
             cloud.settle(one, &route.destination)?;

@@ -56,6 +56,8 @@ impl Step {
 enum Happened {
     /// A step of a migration on a host: it began, or it ended.
     Step { step: Step, phase: &'static str },
+    /// The scheduler begins to look for a host, or has found one.
+    SelectDestinations { phase: &'static str },
     /// `migrate_server` failed in its prechecks.
     TaskFailed { fault: Fault },
 }
@@ -125,6 +127,12 @@ impl Conductor {
         self.notifier.put(|| note(row, Happened::Step { step, phase }, format!("nova-compute:{host}")));
     }
 
+    /// Tells that the scheduler begins to look for hosts ("start"), or that at least one passes its filters ("end").
+    pub(crate) fn notify_selection(self: &Arc<Self>, row: &Migration, phase: &'static str) {
+        let publisher = format!("nova-scheduler:{}", self.settings.host);
+        self.notifier.put(|| note(row, Happened::SelectDestinations { phase }, publisher));
+    }
+
     /// Tells that a migration was refused.
     pub(crate) fn notify_refused(self: &Arc<Self>, row: &Migration, fault: &Fault) {
         let publisher = format!("nova-conductor:{}", self.settings.host);
@@ -145,7 +153,7 @@ fn note(row: &Migration, happened: Happened, publisher: String) -> Note {
 /// The priority of what happened.
 const fn priority_of(happened: &Happened) -> Priority {
     match happened {
-        Happened::Step { .. } => Priority::Info,
+        Happened::Step { .. } | Happened::SelectDestinations { .. } => Priority::Info,
         Happened::TaskFailed { .. } => Priority::Error,
     }
 }

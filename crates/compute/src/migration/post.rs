@@ -75,6 +75,8 @@ fn must_be_destroyed(ctx: &Context, seen: &SeenGuest) -> Result<bool, Fault> {
     match state {
         GuestState::ShutOff | GuestState::Crashed => Ok(false),
         GuestState::PausedMigration | GuestState::PausedPostCopy if seen.domain.job.is_none() => Ok(true),
+        // libvirt keeps the job of a post-copy that broke. The guest is whole on the other side, else there were no leave for this.
+        GuestState::PausedPostCopyFailed => Ok(true),
         _ => Err(Fault::migration_error(format_args!(
             "domain {} on {} is {state}{}: it is not removed",
             seen.domain.name,

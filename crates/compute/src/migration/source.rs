@@ -58,7 +58,7 @@ async fn run(ctx: Arc<Context>, mut seat: Seat, data: MigrateData) {
     let begin = Instant::now();
     let leave = async { (grants::ask(&ctx, of, GrantKind::Start).await, begin.elapsed()) };
     let ready = async { (prepare(&ctx, of, &data).await, begin.elapsed()) };
-    let both = ctx.life.stop.run_until_cancelled(async { tokio::join!(leave, ready) }).await;
+    let both = Box::pin(ctx.life.stop.run_until_cancelled(async { tokio::join!(leave, ready) })).await;
     let Some(((granted, leave_took), (start, ready_took))) = both else {
         return ctx.ledger.forget(of); // Leave that was given names this life; the next one says that nothing was started.
     };

@@ -290,7 +290,7 @@ impl<'a> Effort<'a> {
             }
             // libvirt is busy with it: it is told again.
             Ok(Err(error)) if action == Action::Shutdown && error.class == ErrorClass::Busy => {
-                info!(error = %error, "not told yet")
+                info!(error = %error, "not told yet");
             }
             // It may have gone off in the meantime: the next look says so.
             Ok(Err(error)) if action == Action::Destroy && error.class == ErrorClass::Other && !self.could_not_end_it => {

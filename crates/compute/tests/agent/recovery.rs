@@ -26,7 +26,7 @@ async fn with_guest(reason: PauseReason) -> (Stage, Recovery, TcpListener) {
         driver.set_job(Some(JobKind::MigrationOut), MIB);
     });
     let mut with = stage.with_data();
-    with.data.destination.connect_address = "127.0.0.1".to_owned();
+    "127.0.0.1".clone_into(&mut with.data.destination.connect_address);
     (stage, Recovery { with, pause_ms: 10 }, libvirt)
 }
 

@@ -1,4 +1,4 @@
-//! What a notification says: `InstanceActionPayload` 1.9 and `ComputeTaskPayload` 1.0 in oslo.messaging's envelope 2.0. Pure.
+//! What a notification says: `InstanceActionPayload` 1.9, `RequestSpecPayload` 1.1 and `ComputeTaskPayload` 1.0 in oslo.messaging's envelope 2.0. Pure.
 //!
 //! What a libvirt domain does not know (image, addresses, keys, volumes) is null or empty, as in the API.
 
@@ -16,6 +16,7 @@ use super::{Happened, Note, priority_of};
 pub(super) fn message(note: &Note, server: &Server, now: DateTime<Utc>) -> (Priority, Value) {
     let (event_type, payload) = match &note.happened {
         Happened::Step { step, phase } => (format!("instance.{}.{phase}", step.name()), instance_action(note, server)),
+        Happened::SelectDestinations { phase } => (format!("scheduler.select_destinations.{phase}"), request_spec(server)),
         Happened::TaskFailed { fault } => ("compute_task.migrate_server.error".to_owned(), compute_task(server, fault)),
     };
     let priority = priority_of(&note.happened);
@@ -116,6 +117,31 @@ fn flavor(flavor: &Flavor) -> Value {
     object("FlavorPayload", "1.4", &data)
 }
 
+/// What the scheduler is asked for. The server's zone, if it is pinned to one; no image: a libvirt domain does not know of any.
+fn request_spec(server: &Server) -> Value {
+    let data = json!({
+        "instance_uuid": server.uuid,
+        "project_id": server.project_id,
+        "user_id": server.user_id,
+        "availability_zone": server.pinned_availability_zone,
+        "flavor": flavor(&server.flavor),
+        "num_instances": 1,
+        "image": null,
+        "numa_topology": null,
+        "pci_requests": null,
+        "requested_destination": null,
+        "retry": null,
+        "limits": null,
+        "instance_group": null,
+        "ignore_hosts": null,
+        "force_hosts": null,
+        "force_nodes": null,
+        "scheduler_hints": {},
+        "security_groups": [],
+    });
+    object("RequestSpecPayload", "1.1", &data)
+}
+
 fn compute_task(server: &Server, fault: &Fault) -> Value {
     let reason = json!({
         "exception": fault.class,
@@ -126,7 +152,7 @@ fn compute_task(server: &Server, fault: &Fault) -> Value {
     });
     let data = json!({
         "instance_uuid": server.uuid,
-        "request_spec": null,
+        "request_spec": request_spec(server),
         "state": server.vm_state,
         "reason": object("ExceptionPayload", "1.1", &reason),
     });
@@ -163,6 +189,17 @@ mod tests {
         );
         assert_eq!(data["action_initiator_user"], "user");
         assert_eq!(data["flavor"]["nova_object.data"]["memory_mb"], 1024);
+    }
+
+    #[test]
+    fn the_schedulers_choice_is_told_with_what_it_was_asked_for() {
+        let (priority, told) = decoded(Happened::SelectDestinations { phase: "end" }, "nova-scheduler:c1");
+        assert_eq!(priority, Priority::Info);
+        assert_eq!(told["event_type"], "scheduler.select_destinations.end");
+        assert_eq!(told["payload"]["nova_object.name"], "RequestSpecPayload");
+        let data = &told["payload"]["nova_object.data"];
+        assert_eq!(data["instance_uuid"], server("h1").uuid.to_string());
+        assert_eq!(data["flavor"]["nova_object.data"]["vcpus"], 1);
     }
 
     #[test]

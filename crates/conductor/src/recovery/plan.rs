@@ -456,6 +456,8 @@ fn verdict(row: &View, facts: &Facts) -> Verdict {
         (PostCopy { broke: true }, PostCopy { .. } | Busy) => {
             Verdict::Open(Next::RecoverPostCopy { pause: recover_after(row.recoveries) })
         }
+        // It broke on its last word: libvirt calls a guest whole only when all its pages are there.
+        (PostCopy { broke: true }, Holds { .. }) => in_order(Verdict::SwitchedOver),
         (Busy, _) | (_, Busy) => Verdict::Open(wait("libvirt to finish", SOON)),
         (PostCopy { .. }, Absent | Gone) => open(Next::Undecidable(POST_COPY_BROKE.to_owned())),
         (PostCopy { .. }, _) | (_, PostCopy { .. }) => {

@@ -62,7 +62,7 @@ fn without_marker(known: Known) -> Known {
 /// The verdict table, for a migration that runs.
 #[test]
 fn each_row_of_the_verdict_table() {
-    use GuestState::{Paused, PausedMigration, Running, RunningPostCopy, ShutOff};
+    use GuestState::{Paused, PausedMigration, PausedPostCopyFailed, Running, RunningPostCopy, ShutOff};
     let (running, paused, waits, off) = (seen(Some(Running)), seen(Some(Paused)), seen(Some(PausedMigration)), seen(Some(ShutOff)));
     let (absent, post_copy) = (seen(None), seen(Some(RunningPostCopy)));
     let foreign_off = without_marker(off.clone());
@@ -77,6 +77,7 @@ fn each_row_of_the_verdict_table() {
         (&off, &running, Next::SwitchOver),
         (&absent, &paused, Next::SwitchOver),
         (&waits, &running, Next::SwitchOver),
+        (&seen(Some(PausedPostCopyFailed)), &running, Next::SwitchOver),
         (&Known::Gone, &running, Next::SwitchOver),
         (&waits, &absent, failed.clone()),
         (&waits, &waits, failed.clone()),

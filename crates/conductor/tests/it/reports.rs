@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use drover_common::host::HostInventory;
 use drover_common::migration::MigrationStatus;
 use drover_common::rpc::latest::{DomainsReport, GuestState, HostUp, HostWelcome, ToConductor};
 use drover_store::{findings, migrations};
 use sqlx::PgPool;
 
-use crate::world::{World, domain, host};
+use crate::world::{World, domain, host, inventory};
 
 async fn moved(world: &World) {
     world.h2.set_guest(Some(GuestState::Running), None);
@@ -70,22 +69,10 @@ async fn an_agent_that_comes_back_is_told_what_to_watch_and_what_is_wished(pool:
     let row = world.until(id, |row| row.status == MigrationStatus::Running).await;
     let mut conn = world.store.connection().await.unwrap();
     assert!(migrations::request_abort(&mut conn, id, "admin").await.unwrap());
-    let known = drover_store::hosts::hypervisors(&mut conn, Duration::from_secs(60)).await.unwrap();
+    let known = drover_store::hosts::hypervisors(&mut conn, Duration::from_mins(1)).await.unwrap();
     let h1 = known.iter().find(|h| h.state.host == host("h1")).unwrap();
     drop(conn);
-    let inventory = HostInventory {
-        host_uuid: h1.uuid,
-        hypervisor_hostname: "h1".to_owned(),
-        hypervisor_type: "QEMU".to_owned(),
-        hypervisor_version: 10_000_002,
-        libvirt_version: 11_003_000,
-        host_ip: "192.0.2.1".to_owned(),
-        vcpus: 8,
-        memory_mb: 8192,
-        local_gb: 100,
-        free_disk_gb: 90,
-        cpu_info: serde_json::json!({}),
-    };
+    let inventory = inventory("h1", h1.uuid);
     let incarnation = drover_common::ids::Incarnation::random();
     let domains = vec![domain(world.server, GuestState::Running)];
     let report = DomainsReport { incarnation, sequence: 1, complete: true, domains, gone: Vec::new(), unreadable: Vec::new() };

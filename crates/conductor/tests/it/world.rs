@@ -115,10 +115,10 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         });
-        match waited.await {
-            Ok(row) => row,
-            Err(_) => panic!("not in {SOON:?}: {:#?}", self.migration(id).await),
+        if let Ok(row) = waited.await {
+            return row;
         }
+        panic!("not in {SOON:?}: {:#?}", self.migration(id).await)
     }
 
     /// The agent's host is switched off: it answers nothing any more, and the broker has no queue of it.
@@ -153,6 +153,23 @@ pub(crate) fn domain(server: ServerId, state: GuestState) -> DomainReport {
     }
 }
 
+/// What an agent says of its host.
+pub(crate) fn inventory(name: &str, host_uuid: Uuid) -> HostInventory {
+    HostInventory {
+        host_uuid,
+        hypervisor_hostname: name.to_owned(),
+        hypervisor_type: "QEMU".to_owned(),
+        hypervisor_version: 10_000_002,
+        libvirt_version: 11_003_000,
+        host_ip: "192.0.2.1".to_owned(),
+        vcpus: 8,
+        memory_mb: 8192,
+        local_gb: 100,
+        free_disk_gb: 90,
+        cpu_info: json!({}),
+    }
+}
+
 /// An agent that follows a script. A clone is the same agent.
 #[derive(Clone)]
 pub(crate) struct Agent {
@@ -177,22 +194,9 @@ struct State {
 impl Agent {
     async fn start(broker: &MemoryBroker, store: &Store, name: &str, server: ServerId) -> Self {
         let (host, life) = (host(name), Incarnation::random());
-        let inventory = HostInventory {
-            host_uuid: Uuid::new_v4(),
-            hypervisor_hostname: name.to_owned(),
-            hypervisor_type: "QEMU".to_owned(),
-            hypervisor_version: 10_000_002,
-            libvirt_version: 11_003_000,
-            host_ip: "192.0.2.1".to_owned(),
-            vcpus: 8,
-            memory_mb: 8192,
-            local_gb: 100,
-            free_disk_gb: 90,
-            cpu_info: json!({}),
-        };
         let mut tx = store.begin().await.unwrap();
         let service = services::seen(&mut tx, &host, services::COMPUTE).await.unwrap();
-        hosts::host_up(&mut tx, &host, service, life, &inventory).await.unwrap().unwrap();
+        hosts::host_up(&mut tx, &host, service, life, &inventory(name, Uuid::new_v4())).await.unwrap().unwrap();
         commit(tx).await.unwrap();
         let (bus, inbox) = broker.join(&Address::Compute(host.clone()));
         let agent = Self { host, life, server, bus, state: Arc::default() };

@@ -50,7 +50,15 @@ impl Conductor {
         let scheduler = &self.settings.scheduler;
         let must = filters::REQUESTED_HOST.iter().find_map(|filter| filter.refuse(state, &guest.spec, &scheduler.allowance));
         let wanted = || {
-            if row.skip_scheduler { None } else { scheduler.refuse(state, &guest.spec) }
+            if row.skip_scheduler {
+                return None;
+            }
+            self.notify_selection(row, "start");
+            let refused = scheduler.refuse(state, &guest.spec);
+            if refused.is_none() {
+                self.notify_selection(row, "end");
+            }
+            refused
         };
         if let Some(fault) = must.or_else(wanted) {
             return Ok(refused(fault));
@@ -73,7 +81,11 @@ impl Conductor {
         guest: &Guest,
         events: &mut Vec<CheckEvent>,
     ) -> Result<Checked, StoreError> {
+        self.notify_selection(row, "start");
         let (candidates, mut refusals) = self.settings.scheduler.select_destinations(&guest.hosts, &guest.spec);
+        if !candidates.is_empty() {
+            self.notify_selection(row, "end");
+        }
         // Hosts that a former try of this migration failed on are not taken again.
         refusals.retain(|refusal| refusal.host != row.source && !row.refusals.iter().any(|former| former.host == refusal.host));
         refusals.splice(0..0, row.refusals.iter().cloned());
