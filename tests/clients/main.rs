@@ -13,10 +13,10 @@ mod vm;
 
 mod administration;
 mod client;
-mod fuzz;
 mod http_basic;
 mod keystone;
 mod openstack;
 mod rest;
 mod sdk;
 mod service;
+mod unlikely_requests;
