@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drover_testkit::{Api, Bench, GuestSpec, GuestWatch, Host, UpOptions};
+use drover_testkit::{Api, Bench, GuestSpec, GuestWatch, Host, LATEST, UpOptions, wait_for};
 
 use crate::vm::Vm;
 
@@ -36,8 +36,12 @@ impl Cloud {
         for guest in bench.guests().expect("a list of guests") {
             bench.remove_guest(guest.name()).expect("a guest that an earlier test left is removed");
         }
+        let api = Api::new(&cluster.api);
+        // A host that an earlier test cut off may take a while to find the broker again.
+        wait_for("the agents to be heard", SOON * 2, || (1..=HOSTS).all(|host| is_up(&api, &format!("h{host}"))))
+            .expect("every host is up");
         let watch = bench.watch().expect("a receiver for the guests' datagrams");
-        Self { api: Api::new(&cluster.api), bench, watch, options: Mutex::default(), conductors: Mutex::default(), _turn: turn }
+        Self { api, bench, watch, options: Mutex::default(), conductors: Mutex::default(), _turn: turn }
     }
 
     pub(crate) fn host(&self, name: &str) -> Host {
@@ -89,6 +93,11 @@ impl Cloud {
     pub(crate) fn cap_bandwidth(&self, host: &str, mib_s: u32) {
         self.set_option(&format!("compute-{host}"), "LIBVIRT__LIVE_MIGRATION_BANDWIDTH", &mib_s.to_string());
     }
+}
+
+fn is_up(api: &Api, host: &str) -> bool {
+    let services = api.get(LATEST, &format!("/v2.1/os-services?host={host}&binary=nova-compute"));
+    services.body["services"][0]["state"] == "up"
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -17,10 +17,10 @@ const PASSES: Duration = Duration::from_mins(2);
 
 /// A guest on h1 that writes to this much memory, on its slow way to h2 under these options of h1's agent.
 fn on_its_way<'a>(cloud: &'a Cloud, name: &str, working_set_mib: u32, options: &[(&str, &str)]) -> Vm<'a> {
+    cloud.cap_bandwidth("h1", MIB_S);
     for (option, value) in options {
         cloud.set_option("compute-h1", &format!("LIBVIRT__{option}"), value);
     }
-    cloud.cap_bandwidth("h1", MIB_S);
     let spec = GuestSpec {
         dirty_mib_s: DIRTY_MIB_S,
         working_set_mib: Some(working_set_mib),
@@ -186,24 +186,25 @@ fn end_by_force(cloud: &Cloud, vm: &Vm<'_>) {
     }
 }
 
+/// The connections of migration streams, for `ss`.
+const STREAMS: &str = "( sport >= 49152 and sport <= 49215 ) or ( dport >= 49152 and dport <= 49215 )";
+
 #[test]
 fn a_post_copy_that_breaks_is_told_of_and_gone_on_with() {
     let cloud = Cloud::new();
-    let options = [("LIVE_MIGRATION_PERMIT_POST_COPY", "true")];
+    // So slow that the link is cut long before the last page has come.
+    let options = [("LIVE_MIGRATION_PERMIT_POST_COPY", "true"), ("LIVE_MIGRATION_BANDWIDTH", "3")];
     let vm = on_its_way(&cloud, "broken", 32, &options);
     let id = vm.copying()["id"].as_i64().expect("an id");
     let path = format!("/v2.1/servers/{}/migrations/{id}/action", vm.id());
     assert_eq!(cloud.api.post("2.65", &path, &serde_json::json!({"force_complete": null})).status, 202);
     wait_for("post-copy", SOON, || vm.migration()["status"] == "running (post-copy)").expect("post-copy");
-    let state = |host: &str| cloud.host(host).virsh(["domstate", "--reason", vm.name()]).unwrap_or_default();
+    let state = |host: &str| cloud.host(host).virsh(["domstate", "--reason", vm.name()]).unwrap_or_else(|e| e.chain());
     wait_for("the guest to run on h2", SOON, || state("h2").contains("running (post-copy)")).expect("it runs there");
     // The link is cut, and the stream's connection breaks on both sides.
     cloud.host("h2").unplug().expect("a cut link");
     for host in ["h1", "h2"] {
-        cloud
-            .host(host)
-            .run("ss", ["-K", "-tn", "sport >= 49152 and sport <= 49215 or dport >= 49152 and dport <= 49215"])
-            .expect("ss");
+        cloud.host(host).run("ss", ["-K", "-tn", STREAMS]).expect("ss");
     }
     wait_for("both sides to notice", SOON, || state("h1").contains("failed") && state("h2").contains("failed"))
         .unwrap_or_else(|e| panic!("{e}: {} {}", state("h1"), state("h2")));

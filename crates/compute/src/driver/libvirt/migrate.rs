@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, info};
 use virt::connect::Connect;
 use virt::domain::{Domain, MigrateParameters};
+use virt::sys;
 
 use super::{calls, error, ffi, link};
 use crate::driver::{Answer, DriverError, MigrateCall};
@@ -95,6 +96,8 @@ impl Migrator {
 fn parameters(call: &MigrateCall) -> MigrateParameters {
     MigrateParameters {
         bandwidth: Some(call.bandwidth_mib),
+        // Pages that the guest waits for go past it; without it QEMU would push the others as fast as it can.
+        bandwidth_postcopy: (call.bandwidth_mib > 0 && call.flags & sys::VIR_MIGRATE_POSTCOPY != 0).then_some(call.bandwidth_mib),
         dest_xml: Some(call.destination_xml.clone()),
         persist_xml: call.persistent_xml.clone(),
         uri: call.migrate_uri.clone(),
