@@ -65,6 +65,13 @@ impl Cloud {
         Ok(guest)
     }
 
+    /// Ends a guest; the next may get its address.
+    pub(crate) fn remove(&self, guest: &Guest) -> Result<()> {
+        self.bench.remove_guest(guest.name())?;
+        self.watch.forget(guest.address());
+        Ok(())
+    }
+
     /// Lets any number of guests leave a host at the same time.
     pub(crate) fn lift_limits(&self) -> Result<()> {
         self.bench.set_environment(CONDUCTOR, LIMIT, Some("0"))?;

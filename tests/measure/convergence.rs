@@ -24,7 +24,7 @@ const MIB_S: u32 = 16;
 /// What the guest writes to, over and over.
 const WORKING_SET_MIB: u32 = 24;
 /// What the guest writes, in percent of that link.
-const SHARES: [u32; 6] = [0, 25, 50, 90, 110, 150];
+const SHARES: [u32; 5] = [0, 50, 90, 110, 150];
 const QUICK_SHARES: [u32; 3] = [0, 50, 110];
 /// Between two looks at the job.
 const LOOK: Duration = Duration::from_millis(250);
@@ -42,23 +42,40 @@ const OPTIONS: PolicyOptions = PolicyOptions {
 /// As every guest of less than 2 GiB.
 const WEIGHT: u64 = 2 << 30;
 
-/// What a policy is called here, whether the job may become post-copy, and the policy.
-type Contender = (&'static str, bool, fn() -> Box<dyn Policy>);
+/// A policy and what it may do beside pausing the guest.
+struct Contender {
+    name: &'static str,
+    means: Means,
+    policy: fn(Means) -> Box<dyn Policy>,
+}
 
-const CONTENDERS: [Contender; 6] = [
-    ("Drover", false, || Box::new(Convergence::new(&OPTIONS, WEIGHT, Means::default()))),
-    ("Drover, post-copy permitted", true, || {
-        Box::new(Convergence::new(&OPTIONS, WEIGHT, Means { post_copy: true, auto_converge: false }))
-    }),
-    ("Nova", false, || Box::new(Nova::new(&OPTIONS, WEIGHT))),
-    ("oVirt, minimal downtime", false, || Box::new(Ovirt::minimal_downtime())),
-    ("oVirt, post-copy", true, || Box::new(Ovirt::post_copy())),
-    ("Proxmox", false, || Box::<Proxmox>::default()),
+const PAUSE_ONLY: Means = Means { post_copy: false, auto_converge: false };
+const AUTO_CONVERGE: Means = Means { post_copy: false, auto_converge: true };
+const POST_COPY: Means = Means { post_copy: true, auto_converge: false };
+
+/// Those with the same permissions stand together.
+const CONTENDERS: [Contender; 8] = [
+    Contender { name: "Drover", means: PAUSE_ONLY, policy: drover },
+    Contender { name: "Nova", means: PAUSE_ONLY, policy: nova },
+    Contender { name: "oVirt, minimal downtime", means: PAUSE_ONLY, policy: |_| Box::new(Ovirt::minimal_downtime()) },
+    Contender { name: "Proxmox", means: PAUSE_ONLY, policy: |_| Box::<Proxmox>::default() },
+    Contender { name: "Drover", means: AUTO_CONVERGE, policy: drover },
+    Contender { name: "Nova", means: AUTO_CONVERGE, policy: nova },
+    Contender { name: "Drover", means: POST_COPY, policy: drover },
+    Contender { name: "oVirt, post-copy", means: POST_COPY, policy: |_| Box::new(Ovirt::post_copy()) },
 ];
+
+fn drover(means: Means) -> Box<dyn Policy> {
+    Box::new(Convergence::new(&OPTIONS, WEIGHT, means))
+}
+
+fn nova(_: Means) -> Box<dyn Policy> {
+    Box::new(Nova::new(&OPTIONS, WEIGHT))
+}
 
 /// One copy led by one policy.
 struct Led {
-    name: &'static str,
+    contender: &'static Contender,
     share: u32,
     finished: bool,
     took: Duration,
@@ -81,29 +98,29 @@ pub(crate) fn measure(cloud: &Cloud, quick: bool, command: &str) -> Result<Strin
         };
         let guest = cloud.bench.create_guest(&spec)?;
         let mut route = cloud.route()?;
-        for (name, post_copy, policy) in CONTENDERS {
-            let led = lead(&guest, &route, (name, share), post_copy, policy());
-            eprintln!("    {share} %, {name}: finished {}, {} ms, {}", led.finished, led.took.as_millis(), led.last);
+        for contender in &CONTENDERS {
+            let led = lead(&guest, &route, share, contender);
+            eprintln!("    {share} %, {}: finished {}, {} ms, {}", contender.name, led.finished, led.took.as_millis(), led.last);
             if led.finished {
                 route.turn();
             }
             cloud.settle(slice::from_ref(&guest), &route.source)?;
             all.push(led);
         }
-        cloud.bench.remove_guest(guest.name())?;
+        cloud.remove(&guest)?;
     }
     Ok(document(&all, command))
 }
 
-fn lead(guest: &Guest, route: &Route, (name, share): (&'static str, u32), post_copy: bool, mut policy: Box<dyn Policy>) -> Led {
+fn lead(guest: &Guest, route: &Route, share: u32, contender: &'static Contender) -> Led {
+    let mut policy = (contender.policy)(contender.means);
     let began = Instant::now();
     let (source, destination) = (route.source.clone(), route.destination.libvirt_uri());
     let (uuid, bandwidth) = (guest.uuid().to_owned(), MIB_S.to_string());
     let call = thread::spawn(move || {
         let mut arguments = vec!["migrate", "--live", "--p2p", "--persistent", "--undefinesource", "--bandwidth", &bandwidth];
-        if post_copy {
-            arguments.push("--postcopy");
-        }
+        arguments.extend(contender.means.post_copy.then_some("--postcopy"));
+        arguments.extend(contender.means.auto_converge.then_some("--auto-converge"));
         arguments.extend([uuid.as_str(), destination.as_str()]);
         source.virsh(arguments).map(drop)
     });
@@ -128,7 +145,7 @@ fn lead(guest: &Guest, route: &Route, (name, share): (&'static str, u32), post_c
     let finished = call.join().is_ok_and(|result| result.is_ok());
     let took = began.elapsed();
     let account = if finished { stats(guest, &route.destination, &["--completed"]) } else { HashMap::new() };
-    Led { name, share, finished, took, downtime_ms: account.get("downtime").copied(), last }
+    Led { contender, share, finished, took, downtime_ms: account.get("downtime").copied(), last }
 }
 
 fn act(source: &Host, guest: &Guest, measure: Measure) {
@@ -157,7 +174,7 @@ fn look(guest: &Guest, source: &Host, downtime_ms: Option<u64>) -> Option<Situat
         iteration: number("memory_iteration")?,
         remaining: number("memory_remaining")?,
         bytes_per_second: number("memory_bps").unwrap_or(0),
-        throttle_percent: 0,
+        throttle_percent: stats.get("auto_converge_throttle").and_then(|percent| i32::try_from(*percent).ok()).unwrap_or(0),
     })
 }
 
@@ -182,6 +199,14 @@ fn shown(measure: Measure) -> String {
     }
 }
 
+const fn permitted(means: Means) -> &'static str {
+    match (means.post_copy, means.auto_converge) {
+        (true, _) => "post-copy",
+        (false, true) => "auto-converge",
+        (false, false) => "-",
+    }
+}
+
 fn document(all: &[Led], command: &str) -> String {
     let seconds = |took: Duration| format!("{:.1} s", took.as_secs_f64());
     let rows: Vec<Vec<String>> = all
@@ -191,7 +216,8 @@ fn document(all: &[Led], command: &str) -> String {
             let finished = if led.finished { "yes" } else { "no" };
             vec![
                 format!("{} %", led.share),
-                led.name.to_owned(),
+                led.contender.name.to_owned(),
+                permitted(led.contender.means).to_owned(),
                 finished.to_owned(),
                 seconds(led.took),
                 downtime,
@@ -199,7 +225,7 @@ fn document(all: &[Led], command: &str) -> String {
             ]
         })
         .collect();
-    let head = ["guest writes", "policy", "finished", "took", "downtime", "last deed"];
+    let head = ["guest writes", "policy", "beside the pause", "finished", "took", "downtime", "last deed"];
     format!(
         "# How copies come to an end\n\nWritten by `{command}`. A guest of 128 MiB that writes to {WORKING_SET_MIB} MiB of it, at a share \
          of a link of {MIB_S} MiB/s; each policy leads its copy through libvirt alone. The policies are the agent's own code \
