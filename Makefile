@@ -1,6 +1,6 @@
 # Everything that people and CI run. Each target does its own set-up, on a machine where nothing is prepared (Debian, Rust, root).
 
-.PHONY: help demo up down test lint test-clients test-compose bench sqlx-prepare
+.PHONY: help demo up down test lint test-clients test-compose test-recovery bench sqlx-prepare
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -22,6 +22,9 @@ test-clients: ## The same for OpenStack's own clients and a real Keystone, from 
 
 test-compose: ## The dev cluster of deploy/compose in a real Docker engine: TLS on every hop, guests that nobody can read on their way
 	@deploy/compose/test
+
+test-recovery: ## A post-copy whose link breaks, on hosts with Debian testing's libvirt and QEMU: libvirt 11.2 and 11.3 cannot go on
+	@deploy/dev/test testing a_post_copy_that_breaks
 
 lint: ## clippy and rustfmt over everything
 	cargo fmt --check

@@ -1,6 +1,6 @@
 //! A copy that does not come to its end by itself: what is decided, what is told, and that the guest bears it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use drover_testkit::{GuestSpec, wait_for};
 use serde_json::Value;
@@ -186,6 +186,8 @@ fn end_by_force(cloud: &Cloud, vm: &Vm<'_>) {
     }
 }
 
+/// How long the link is cut, at the least.
+const CUT: Duration = Duration::from_secs(10);
 /// The connections of migration streams, for `ss`.
 const STREAMS: &str = "( sport >= 49152 and sport <= 49215 ) or ( dport >= 49152 and dport <= 49215 )";
 
@@ -203,6 +205,7 @@ fn a_post_copy_that_breaks_is_told_of_and_gone_on_with() {
     wait_for("the guest to run on h2", SOON, || state("h2").contains("running (post-copy)")).expect("it runs there");
     // The link is cut, and the stream's connection breaks on both sides.
     cloud.host("h2").unplug().expect("a cut link");
+    let cut = Instant::now();
     for host in ["h1", "h2"] {
         cloud.host(host).run("ss", ["-K", "-tn", STREAMS]).expect("ss");
     }
@@ -210,6 +213,9 @@ fn a_post_copy_that_breaks_is_told_of_and_gone_on_with() {
         .unwrap_or_else(|e| panic!("{e}: {} {}", state("h1"), state("h2")));
     cloud.restart("compute-h1");
     cloud.restart("conductor-1");
+    if !destination_crashes(&cloud) {
+        std::thread::sleep(CUT.saturating_sub(cut.elapsed()));
+    }
     cloud.host("h2").plug().expect("the link is back");
     let told = || {
         let migration = vm.migration();

@@ -29,6 +29,9 @@ const PRIVATE: [(&str, &str); 4] = [
     ("var-cache-libvirt", "/var/cache/libvirt"),
 ];
 
+/// The `/usr` of another Debian release, whose libvirt and QEMU all hosts run instead of the machine's.
+const USR_VARIABLE: &str = "DROVER_BENCH_USR";
+
 /// Where libvirt keeps what it knows of QEMU, below its cache directory.
 const CAPABILITIES: &str = "qemu/capabilities";
 
@@ -154,13 +157,17 @@ impl Host {
             Mount::Directory(PathBuf::from(SHARED)),
             Mount::bind(layout.shared(), SHARED),
         ];
+        let usr = std::env::var_os(USR_VARIABLE);
+        if let Some(usr) = &usr {
+            mounts.push(Mount::bind(usr, "/usr"));
+        }
         for (directory, target) in PRIVATE {
             make(&own.join(directory))?;
             make(Path::new(target))?;
             mounts.push(Mount::bind(own.join(directory), target));
         }
         make(&own.join("var-lib-libvirt/images"))?;
-        if self.record.kind == HostKind::Normal {
+        if self.record.kind == HostKind::Normal && usr.is_none() {
             // What libvirt finds out about QEMU (a second of work per host) is the same on all hosts, and libvirt notices when
             // it is out of date; so it is kept with the downloads.
             let (target, source) = (own.join("var-cache-libvirt").join(CAPABILITIES), Plan::cache_dir().join("capabilities"));

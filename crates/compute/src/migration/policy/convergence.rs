@@ -252,11 +252,11 @@ mod tests {
         let mut policy = policy(StallAction::Abort, Means { post_copy: false, auto_converge: true });
         let mut look = |iteration, throttle_percent| {
             let now = Situation {
-                elapsed: std::time::Duration::from_secs(10),
+                elapsed: std::time::Duration::from_secs(2 * u64::try_from(iteration).unwrap()),
                 downtime_ms: Some(50),
                 iteration,
                 remaining: 1 << 30,
-                bytes_per_second: 1 << 20,
+                bytes_per_second: 1 << 29,
                 throttle_percent,
             };
             policy.decide(&now)
