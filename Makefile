@@ -1,6 +1,6 @@
 # Everything that people and CI run. Each target does its own set-up, on a machine where nothing is prepared (Debian, Rust, root).
 
-.PHONY: help demo up down test lint test-clients test-compose test-recovery bench sqlx-prepare
+.PHONY: help demo up down test lint test-clients test-compose test-recovery deb test-packages bench sqlx-prepare
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -25,6 +25,12 @@ test-compose: ## The dev cluster of deploy/compose in a real Docker engine: TLS 
 
 test-recovery: ## A post-copy whose link breaks, on hosts with Debian testing's libvirt and QEMU: libvirt 11.2 and 11.3 cannot go on
 	@deploy/dev/test testing a_post_copy_that_breaks
+
+deb: ## Debian packages of all of it, into target/debian
+	@deploy/packages/build
+
+test-packages: ## Install them in a clean Debian tree and look at what came of it
+	@deploy/packages/test
 
 lint: ## clippy and rustfmt over everything
 	cargo fmt --check

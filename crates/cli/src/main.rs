@@ -3,6 +3,7 @@
 
 mod api;
 mod database;
+mod documents;
 mod findings;
 mod migrations;
 mod servers;
@@ -11,7 +12,7 @@ mod table;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use drover_common::telemetry;
 
 /// Operate Drover: live migration of libvirt guests.
@@ -43,6 +44,17 @@ enum Noun {
     Finding {
         #[command(subcommand)]
         verb: FindingVerb,
+    },
+    /// Print completions for a shell.
+    Completions {
+        /// Which.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages, of the services too.
+    #[command(hide = true)]
+    Man {
+        /// The directory to write into.
+        directory: PathBuf,
     },
 }
 
@@ -139,6 +151,8 @@ enum CommandError {
     Api(#[from] api::ApiError),
     #[error(transparent)]
     Database(#[from] database::DatabaseError),
+    #[error("man pages cannot be written into {directory}")]
+    ManPages { directory: PathBuf, source: std::io::Error },
 }
 
 fn main() -> ExitCode {
@@ -165,6 +179,9 @@ fn run(noun: Noun) -> Result<ExitCode, CommandError> {
             servers::keep(&api::Client::new(&endpoint)?, &server, &host)?;
         }
         Noun::Finding { verb: FindingVerb::List { endpoint } } => findings::list(&api::Client::new(&endpoint)?)?,
+        Noun::Completions { shell } => documents::completions(Arguments::command(), shell),
+        Noun::Man { directory } => documents::man_pages(Arguments::command(), &directory)
+            .map_err(|source| CommandError::ManPages { directory, source })?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -23,6 +23,14 @@ pub struct Arguments {
     /// Configuration file (TOML); without it /etc/drover/drover.toml, if it is there.
     #[arg(long, value_name = "PATH", env = "DROVER_CONFIG_FILE")]
     pub config_file: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The command line of this process, which is the service `name`. Ends the process if it makes no sense.
+    fn of(name: &'static str) -> Self {
+        let matches = Self::command().name(name).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// What a service gets for its life.
@@ -59,7 +67,7 @@ where
     R: FnOnce(Config, Life) -> F,
     E: std::error::Error + 'static,
 {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of(name);
     let config = match config::load(arguments.config_file.as_deref()).and_then(|c| telemetry::init(&c.log).map(|()| c)) {
         Ok(config) => config,
         Err(error) => {

@@ -1,8 +1,10 @@
-//! Configuration: the embedded commented defaults, below the file, below the environment; read once, checked once, at start.
+//! Configuration: the embedded commented defaults, below the file, below systemd's credentials, below the environment; read once,
+//! checked once, at start.
 //!
 //! All options stand in `deploy/config/drover.toml` with their meaning; [`sections`] is the same in types. A test holds the two
 //! against each other.
 
+mod credentials;
 mod sections;
 
 use std::fmt;
@@ -29,6 +31,14 @@ pub enum ConfigError {
     /// A key that does not exist, or a value of the wrong type. The text names the key and where it comes from.
     #[error("configuration: {0}")]
     Malformed(#[source] Box<figment::Error>),
+    /// A credential of the service manager's cannot be read.
+    #[error("credential {path} cannot be read")]
+    Credential {
+        /// The file, or the directory of all.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A value that is not allowed.
     #[error("configuration: {option} = {value} is not allowed: {allowed}")]
     NotAllowed {
@@ -77,7 +87,7 @@ impl Serialize for Secret {
     }
 }
 
-/// Reads the configuration: defaults, then `file` (or the default path, if it is there), then `DROVER_*`.
+/// Reads the configuration: defaults, then `file` (or the default path, if it is there), then systemd's credentials, then `DROVER_*`.
 pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     let mut figment = Figment::new().merge(Toml::string(DEFAULTS));
     match file {
@@ -85,6 +95,9 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
         Some(path) => figment = figment.merge(Toml::file_exact(path)),
         None if Path::new(DEFAULT_PATH).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_PATH)),
         None => {}
+    }
+    for (option, value) in credentials::directory().map_or(Ok(Vec::new()), |directory| credentials::read(&directory))? {
+        figment = figment.merge((option, value));
     }
     let environment =
         Env::prefixed("DROVER_").filter(|key| key.as_str().contains("__")).map(|key| section_in_file(key.as_str()).into());
