@@ -24,7 +24,7 @@ use super::outlook::Forecast;
 use super::policy::{Decision, Measure, Policy, Situation};
 use crate::actor::{Command, Seat};
 use crate::context::Context;
-use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, PauseReason, RunState};
+use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, NO_LIMIT, PauseReason, RunState};
 use crate::{grants, reports};
 
 /// The net below libvirt's events.
@@ -60,6 +60,7 @@ enum Doing {
     Abort,
     ForceComplete,
     SetDowntime(u64),
+    SetBandwidth(u64),
 }
 
 /// What a job is on its way to. There is no way back from any of the last three.
@@ -91,6 +92,10 @@ pub struct Monitor {
     /// Why the policy has the migration taken back, if it has.
     taken_back: Option<String>,
     downtime_ms: Option<u64>,
+    /// The limit in force, MiB/s, 0 for none; nothing while it is an earlier life's.
+    bandwidth_mib: Option<u64>,
+    /// Whether it was changed in the job: libvirt keeps that for the guest's next one.
+    bandwidth_set: bool,
     /// What was told of the policy's decisions: each once, although it may be decided again until it works.
     told: Vec<Decision>,
     last: Option<Progress>,
@@ -117,6 +122,8 @@ impl Monitor {
             course: Course::Copying,
             taken_back: None,
             downtime_ms: None,
+            bandwidth_mib: None,
+            bandwidth_set: false,
             told: Vec::new(),
             last: None,
             account: None,
@@ -280,6 +287,7 @@ impl Monitor {
             return; // It has not begun, or has just failed.
         }
         let leaves = matches!(self.course, Course::PostCopy | Course::StandingStill);
+        progress.bandwidth_mib = self.bandwidth_mib.map(|mib| i64::try_from(mib).unwrap_or(i64::MAX));
         progress.outlook = Some(self.forecast.look(&progress, leaves));
         if Instant::now() >= self.next_report {
             self.next_report = Instant::now() + self.ctx.options.monitor_interval;
@@ -333,6 +341,9 @@ impl Monitor {
 
     /// Commands wait until the job is seen: libvirt cannot abort what has not begun.
     pub fn want(&mut self, command: Command) {
+        if matches!(command, Command::Bandwidth(_)) {
+            self.wanted.retain(|wanted| !matches!(wanted, Command::Bandwidth(_))); // The last word counts.
+        }
         if !self.wanted.contains(&command) {
             self.wanted.push(command);
         }
@@ -347,6 +358,7 @@ impl Monitor {
                     self.abort("an abort was asked for");
                 }
                 Command::ForceComplete => self.force_complete("force-complete was asked for"),
+                Command::Bandwidth(share) => self.set_bandwidth(share),
             }
         }
     }
@@ -361,6 +373,36 @@ impl Monitor {
 
     fn set_downtime(&mut self, milliseconds: u64) {
         self.act(Doing::SetDowntime(milliseconds), Action::SetMaxDowntime { milliseconds });
+    }
+
+    fn set_bandwidth(&mut self, share_mib: Option<u64>) {
+        let limit = self.ctx.options.bandwidth(share_mib);
+        if self.doing.iter().any(|doing| matches!(doing, Doing::SetBandwidth(_))) {
+            return; // One after the other; the next sample brings it up again.
+        }
+        if self.bandwidth_mib == Some(limit) {
+            return self.wanted.retain(|command| !matches!(command, Command::Bandwidth(_)));
+        }
+        let mib = if limit == 0 { NO_LIMIT } else { limit };
+        self.act(Doing::SetBandwidth(limit), Action::SetMaxSpeed { mib, post_copy: self.may_post_copy });
+    }
+
+    /// The limit that the job was started with, MiB/s; 0 for none.
+    pub const fn runs_under(&mut self, limit_mib: u64) {
+        self.bandwidth_mib = Some(limit_mib);
+    }
+
+    /// The job is over and the guest may have stayed: a limit that was set in it must not hold for its next migration.
+    pub fn forget_bandwidth(&self) {
+        if self.bandwidth_set {
+            let no_limit = Action::SetMaxSpeed { mib: NO_LIMIT, post_copy: false };
+            let (done, server) = (self.ctx.driver.act(self.of.server, no_limit), self.of.server);
+            tokio::spawn(async move {
+                if let Err(error) = done.await {
+                    debug!(server.id = %server, error = %error, "the guest keeps the limit of its last migration");
+                }
+            });
+        }
     }
 
     /// Post-copy where the job may become one, after the conductor's leave; else the guest stands still until it has arrived.
@@ -405,6 +447,13 @@ impl Monitor {
                 debug!(migration.id = %migration, downtime_ms = milliseconds, "downtime set");
                 self.downtime_ms = Some(milliseconds);
             }
+            (Doing::SetBandwidth(limit), Ok(())) => {
+                info!(migration.id = %migration, bandwidth_mib = limit, "bandwidth set");
+                self.bandwidth_mib = Some(limit);
+                self.bandwidth_set = true;
+            }
+            // It is still wanted when the next sample comes.
+            (Doing::SetBandwidth(_), Err(error)) => debug!(migration.id = %migration, error, "bandwidth not set"),
             // The policy asks for it again with the next sample.
             (Doing::SetDowntime(_), Err(error)) => debug!(migration.id = %migration, error, "downtime not set"),
             (doing, Err(error)) => warn!(migration.id = %migration, server.id = %self.of.server, error, "{doing:?} failed"),

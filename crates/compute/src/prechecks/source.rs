@@ -54,6 +54,7 @@ pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData,
             .as_ref()
             .filter(|_| permits_post_copy)
             .map(|why| format!("no guest can arrive by it on {}: {why}", question.destination_host)),
+        connect_timeout_s: reach::connect_timeout(),
     })
 }
 

@@ -181,7 +181,7 @@ impl Driver for FakeDriver {
             Action::Shutdown if shuts_down => domain.state = RunState::ShutOff,
             Action::Shutdown => {}
             Action::UndefineAll => domain.persistent = false,
-            Action::AbortJob | Action::StartPostCopy | Action::SetMaxDowntime { .. } => {}
+            Action::AbortJob | Action::StartPostCopy | Action::SetMaxDowntime { .. } | Action::SetMaxSpeed { .. } => {}
         }
         if domain.state == RunState::ShutOff && !domain.persistent {
             state.domain = None;
@@ -207,6 +207,7 @@ pub(crate) struct Script {
     pub(crate) watch: Vec<Watch>,
     pub(crate) refuses: bool,
     pub(crate) abort_requested: bool,
+    pub(crate) bandwidth_mib: Option<u64>,
     pub(crate) is_silent: bool,
 }
 
@@ -287,6 +288,7 @@ impl Stage {
             disks: Vec::new(),
             destination,
             no_post_copy: None,
+            connect_timeout_s: None,
         };
         WithData { of: self.of, data }
     }
@@ -348,7 +350,11 @@ async fn play_conductor(
                     match (script.is_silent, script.refuses) {
                         (true, _) => None,
                         (_, true) => Some(Err(Fault::migration_error("not this attempt"))),
-                        _ => Some(Ok(Granted { revision: Revision(5), abort_requested: script.abort_requested })),
+                        _ => Some(Ok(Granted {
+                            revision: Revision(5),
+                            abort_requested: script.abort_requested,
+                            bandwidth_mib: script.bandwidth_mib,
+                        })),
                     }
                 };
                 if let Some(answer) = answer {

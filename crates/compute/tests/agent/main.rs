@@ -10,6 +10,7 @@ use drover_common::rpc::latest::{CallState, HostFacts, JobKind, OfAttempt, ToCom
 use drover_compute::driver::{Action, DomainEvent, DriverError};
 use fake::{Stage, address};
 
+mod bandwidth;
 mod clean_up;
 mod convergence;
 mod fake;
@@ -22,7 +23,14 @@ const MIB: i64 = 1 << 20;
 
 /// The conductor's word that an earlier life of the agent may have left this migration.
 fn watch(of: OfAttempt) -> Watch {
-    Watch { of, revision: Revision(9), abort_requested: false, force_complete_requested: false, no_post_copy: false }
+    Watch {
+        of,
+        revision: Revision(9),
+        abort_requested: false,
+        force_complete_requested: false,
+        no_post_copy: false,
+        bandwidth_mib: None,
+    }
 }
 
 #[tokio::test]
