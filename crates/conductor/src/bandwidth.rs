@@ -184,7 +184,7 @@ mod tests {
         for _ in 0..500 {
             let limits: Vec<(&str, u64)> =
                 hosts.iter().map(|host| (*host, [0, 100, 250, 1000][next(4)])).filter(|(_, mib)| *mib > 0).collect();
-            let copies: Vec<(&str, &str, u64)> = (0..1 + next(12))
+            let copies: Vec<(&str, &str, u64)> = (0..=next(12))
                 .map(|_| {
                     let source = next(5);
                     (hosts[source], hosts[(source + 1 + next(4)) % 5], [0, 7, 60][next(3)])

@@ -78,7 +78,7 @@ pub enum DomainEvent {
     /// Its migration began another pass over the memory.
     Iteration(ServerId),
     /// Its job ended well; libvirt's account of it. Comes once and cannot be asked for again.
-    JobCompleted(ServerId, JobResult),
+    JobCompleted(ServerId, Box<JobResult>),
 }
 
 /// Which of a domain's XMLs.

@@ -76,6 +76,26 @@ enum Course {
     StandingStill,
 }
 
+/// What the copy may take of the links, MiB/s; 0 for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// What an earlier life of the agent gave it.
+    Unknown,
+    /// Given with the start.
+    Started(u64),
+    /// Set in the job: libvirt keeps it for the guest's next one.
+    Set(u64),
+}
+
+impl Limit {
+    const fn mib(self) -> Option<u64> {
+        match self {
+            Self::Unknown => None,
+            Self::Started(mib) | Self::Set(mib) => Some(mib),
+        }
+    }
+}
+
 /// The watch over one job.
 pub struct Monitor {
     ctx: Arc<Context>,
@@ -92,10 +112,7 @@ pub struct Monitor {
     /// Why the policy has the migration taken back, if it has.
     taken_back: Option<String>,
     downtime_ms: Option<u64>,
-    /// The limit in force, MiB/s, 0 for none; nothing while it is an earlier life's.
-    bandwidth_mib: Option<u64>,
-    /// Whether it was changed in the job: libvirt keeps that for the guest's next one.
-    bandwidth_set: bool,
+    limit: Limit,
     /// What was told of the policy's decisions: each once, although it may be decided again until it works.
     told: Vec<Decision>,
     last: Option<Progress>,
@@ -122,8 +139,7 @@ impl Monitor {
             course: Course::Copying,
             taken_back: None,
             downtime_ms: None,
-            bandwidth_mib: None,
-            bandwidth_set: false,
+            limit: Limit::Unknown,
             told: Vec::new(),
             last: None,
             account: None,
@@ -211,7 +227,7 @@ impl Monitor {
     fn hear(&mut self, event: Result<DomainEvent, broadcast::error::RecvError>, attached: bool) {
         match event {
             Ok(DomainEvent::JobCompleted(server, account)) if server == self.of.server => {
-                self.account = Some(account);
+                self.account = Some(*account);
                 if attached {
                     self.sample();
                 }
@@ -282,12 +298,12 @@ impl Monitor {
                 self.follow(decision, &progress);
             }
         }
-        self.follow_commands();
+        self.follow_commands(progress.memory_total > 0);
         if progress.memory_total == 0 {
             return; // It has not begun, or has just failed.
         }
         let leaves = matches!(self.course, Course::PostCopy | Course::StandingStill);
-        progress.bandwidth_mib = self.bandwidth_mib.map(|mib| i64::try_from(mib).unwrap_or(i64::MAX));
+        progress.bandwidth_mib = self.limit.mib().map(|mib| i64::try_from(mib).unwrap_or(i64::MAX));
         progress.outlook = Some(self.forecast.look(&progress, leaves));
         if Instant::now() >= self.next_report {
             self.next_report = Instant::now() + self.ctx.options.monitor_interval;
@@ -350,7 +366,8 @@ impl Monitor {
         self.sample();
     }
 
-    fn follow_commands(&mut self) {
+    /// `sends`: before the first byte libvirt is still about to set what it was started with, and would undo another limit.
+    fn follow_commands(&mut self, sends: bool) {
         for command in self.wanted.clone() {
             match command {
                 Command::Abort => {
@@ -358,7 +375,8 @@ impl Monitor {
                     self.abort("an abort was asked for");
                 }
                 Command::ForceComplete => self.force_complete("force-complete was asked for"),
-                Command::Bandwidth(share) => self.set_bandwidth(share),
+                Command::Bandwidth(share) if sends => self.set_bandwidth(share),
+                Command::Bandwidth(_) => {}
             }
         }
     }
@@ -380,7 +398,7 @@ impl Monitor {
         if self.doing.iter().any(|doing| matches!(doing, Doing::SetBandwidth(_))) {
             return; // One after the other; the next sample brings it up again.
         }
-        if self.bandwidth_mib == Some(limit) {
+        if self.limit.mib() == Some(limit) {
             return self.wanted.retain(|command| !matches!(command, Command::Bandwidth(_)));
         }
         let mib = if limit == 0 { NO_LIMIT } else { limit };
@@ -389,12 +407,12 @@ impl Monitor {
 
     /// The limit that the job was started with, MiB/s; 0 for none.
     pub const fn runs_under(&mut self, limit_mib: u64) {
-        self.bandwidth_mib = Some(limit_mib);
+        self.limit = Limit::Started(limit_mib);
     }
 
     /// The job is over and the guest may have stayed: a limit that was set in it must not hold for its next migration.
     pub fn forget_bandwidth(&self) {
-        if self.bandwidth_set {
+        if matches!(self.limit, Limit::Set(_)) {
             let no_limit = Action::SetMaxSpeed { mib: NO_LIMIT, post_copy: false };
             let (done, server) = (self.ctx.driver.act(self.of.server, no_limit), self.of.server);
             tokio::spawn(async move {
@@ -449,8 +467,7 @@ impl Monitor {
             }
             (Doing::SetBandwidth(limit), Ok(())) => {
                 info!(migration.id = %migration, bandwidth_mib = limit, "bandwidth set");
-                self.bandwidth_mib = Some(limit);
-                self.bandwidth_set = true;
+                self.limit = Limit::Set(limit);
             }
             // It is still wanted when the next sample comes.
             (Doing::SetBandwidth(_), Err(error)) => debug!(migration.id = %migration, error, "bandwidth not set"),

@@ -20,10 +20,7 @@ pub async fn reach(host: &str, port: u16, within: Duration) -> Result<(), String
     let why = match tried {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!(
-            "no answer within {} s; a firewall on the way, or on {host} itself, probably drops the packets",
-            within.as_secs()
-        ),
+        Err(_) => format!("no answer within {} s; a firewall there or on the way probably drops the packets", within.as_secs()),
     };
     Err(format!("{host} port {port}: {why}"))
 }

@@ -1,7 +1,7 @@
 //! The copy's share of the links: with the start, when it changes, and after a restart of the agent.
 
 use drover_common::rpc::latest::{Bandwidth, JobKind, ToCompute, Watch};
-use drover_compute::driver::{Action, DriverError, NO_LIMIT};
+use drover_compute::driver::{Action, DomainEvent, DriverError, NO_LIMIT};
 
 use super::fake::{Stage, State};
 use super::{MIB, watch};
@@ -39,6 +39,10 @@ async fn a_share_that_comes_before_the_job_is_seen_waits_for_it() {
     assert_eq!(stage.driver.state().calls[0].bandwidth_mib, 0, "libvirt's default");
     stage.cast(share(&stage, Some(40))).await;
     stage.cast(share(&stage, Some(30))).await;
+    stage.driver.set_job(Some(JobKind::MigrationOut), 0); // It connects: libvirt would undo what is set now.
+    stage.driver.tell(DomainEvent::Iteration(stage.of.server));
+    stage.until(|state| state.looks > 2).await;
+    assert!(speeds(&stage.driver.state()).is_empty());
     stage.driver.set_job(Some(JobKind::MigrationOut), 128 * MIB);
     stage.until(|state| speeds(state).last() == Some(&30)).await;
     assert!(!speeds(&stage.driver.state()).contains(&40), "the last word counts");

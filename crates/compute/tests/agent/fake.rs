@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) shuts_down: bool,
     /// The next so many questions for the XML fail.
     pub(crate) xml_failures: u32,
+    /// How often the job was looked at while there was one.
+    pub(crate) looks: u32,
     returns: Vec<oneshot::Sender<Result<(), DriverError>>>,
 }
 
@@ -147,7 +149,8 @@ impl Driver for FakeDriver {
         Self::answer(Ok(Vec::new()))
     }
     fn job(&self, _: ServerId) -> Answer<JobSample> {
-        let state = self.state();
+        let mut state = self.state();
+        state.looks += u32::from(state.sample.kind.is_some());
         Self::answer(if state.domain.is_some() { Ok(state.sample.clone()) } else { Err(no_domain()) })
     }
     fn capabilities(&self, _: Machine) -> Answer<String> {

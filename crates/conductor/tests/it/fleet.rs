@@ -285,7 +285,7 @@ impl Agent {
         let call = guest.call.as_ref().filter(|(known, _)| *known == of).map_or(CallState::Unseen, |(_, call)| call.clone());
         HostFacts {
             incarnation: self.life,
-            guest: here.then(|| GuestFacts { state: GuestState::Running, persistent: true, marker: None }),
+            guest: here.then_some(GuestFacts { state: GuestState::Running, persistent: true, marker: None }),
             job: (here && call == CallState::InCall).then_some(JobKind::MigrationOut),
             call,
         }
