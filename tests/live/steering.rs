@@ -133,6 +133,70 @@ fn drop_all_but_one_connection(cloud: &Cloud, ports: &str) {
     cloud.host("h1").run("nft", [table.as_str()]).expect("nft");
 }
 
+#[test]
+fn packets_dropped_before_the_start_are_found_by_the_tries_and_named_with_host_and_port() {
+    let cloud = Cloud::new();
+    let vm = cloud.boot_on_h1("unreachable");
+    let h2 = cloud.host("h2").address();
+    for (ports, what) in
+        [("16509", format!("libvirt at {h2} port 16509")), ("49152-49215", format!("migration port at {h2} port 49"))]
+    {
+        let table = format!(
+            "add table inet cut; add chain inet cut out {{ type filter hook output priority 0; }}; \
+             add rule inet cut out ip daddr {h2} tcp dport {ports} drop"
+        );
+        cloud.host("h1").run("nft", [table.as_str()]).expect("nft");
+        vm.start_migration(Some("h2"));
+        let migration = vm.ended("error", SOON);
+        let fault = migration["fault"]["message"].as_str().unwrap_or_default();
+        assert!(fault.contains(&format!("h1 does not reach h2: {what}")), "{fault}");
+        assert!(fault.contains("a firewall there or on the way probably drops the packets"), "{fault}");
+        cloud.host("h1").run("nft", ["flush ruleset"]).expect("nft");
+    }
+    vm.assert_on("h1", "ACTIVE");
+    vm.assert_unharmed();
+}
+
+fn force_complete(cloud: &Cloud, vm: &Vm<'_>) {
+    let id = vm.migration()["id"].as_i64().expect("an id");
+    let path = format!("/v2.1/servers/{}/migrations/{id}/action", vm.id());
+    assert_eq!(cloud.api.post("2.65", &path, &serde_json::json!({"force_complete": null})).status, 202);
+}
+
+#[test]
+fn two_copies_share_a_link_and_who_is_left_has_all_of_it() {
+    let cloud = Cloud::new();
+    cloud.set_option("conductor-1", "DEFAULT__MAX_CONCURRENT_LIVE_MIGRATIONS", "2");
+    cloud.set_option("compute-h1", "LIBVIRT__LIVE_MIGRATION_LINK_BANDWIDTH", &MIB_S.to_string());
+    let boot = |name: &str| {
+        let spec = GuestSpec { dirty_mib_s: DIRTY_MIB_S, working_set_mib: Some(32), ..GuestSpec::new(name, "h1") };
+        cloud.boot(&spec)
+    };
+    let (first, second) = (boot("shares-1"), boot("shares-2"));
+    first.start_migration(Some("h2"));
+    second.start_migration(Some("h3"));
+    // The row's word, the agent's, and what is really sent.
+    let runs_under = |vm: &Vm<'_>, mib: u32| {
+        let migration = vm.migration();
+        let progress = &migration["progress"];
+        let sent = progress["bytes_per_second"].as_f64().unwrap_or(0.0) / f64::from(1 << 20) / f64::from(mib);
+        migration["bandwidth_mib"] == mib && progress["bandwidth_mib"] == mib && (0.6..1.3).contains(&sent)
+    };
+    let halves = || runs_under(&first, MIB_S / 2) && runs_under(&second, MIB_S / 2);
+    wait_for("half of the link for each", SOON, halves)
+        .unwrap_or_else(|e| panic!("{e}: {:#} {:#}", first.migration(), second.migration()));
+    force_complete(&cloud, &first);
+    first.ended("completed", PASSES);
+    wait_for("all of it for the other", SOON, || runs_under(&second, MIB_S))
+        .unwrap_or_else(|e| panic!("{e}: {:#}", second.migration()));
+    abort(&cloud, &second);
+    second.ended("cancelled", SOON);
+    first.assert_on("h2", "ACTIVE");
+    second.assert_on("h1", "ACTIVE");
+    first.assert_unharmed();
+    second.assert_unharmed();
+}
+
 fn abort(cloud: &Cloud, vm: &Vm<'_>) {
     let id = vm.migration()["id"].as_i64().expect("an id");
     let answer = cloud.api.delete("2.65", &format!("/v2.1/servers/{}/migrations/{id}", vm.id()));

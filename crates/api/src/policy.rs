@@ -223,6 +223,10 @@ pub(crate) enum Rule {
     InstanceActionsEventsDetails,
     /// Everything known of a migration (`/drover/v1/migrations/{id}`).
     DroverMigrationsShow,
+    /// Say how soon a migration leaves the queue (the same).
+    DroverMigrationsUpdate,
+    /// Migrations that wait for a slot (`/drover/v1/queue`).
+    DroverQueueIndex,
     /// Where a server may be (`/drover/v1/servers/{id}/placement`).
     DroverPlacement,
     /// What an operator should look at (`/drover/v1/findings`).
@@ -308,6 +312,8 @@ names!("policy rule", Rule {
     InstanceActionsEvents = "os_compute_api:os-instance-actions:events",
     InstanceActionsEventsDetails = "os_compute_api:os-instance-actions:events:details",
     DroverMigrationsShow = "drover:migrations:show",
+    DroverMigrationsUpdate = "drover:migrations:update",
+    DroverQueueIndex = "drover:queue:index",
     DroverPlacement = "drover:servers:placement",
     DroverFindingsIndex = "drover:findings:index",
     DroverServersKeep = "drover:servers:keep",
@@ -390,6 +396,8 @@ impl Rule {
             | Self::InstanceActionsEvents
             | Self::InstanceActionsEventsDetails
             | Self::DroverMigrationsShow
+            | Self::DroverMigrationsUpdate
+            | Self::DroverQueueIndex
             | Self::DroverFindingsIndex
             | Self::DroverServersKeep => Check::Admin,
         }

@@ -221,6 +221,10 @@ table! {
     extension_table, EXTENSION;
     "/drover/v1/migrations/{id}" {
         GET extension::migrations::show => [200], 1, None, "Everything that is known of a migration";
+        PUT extension::migrations::update => [200], 1, None, "Say how soon it leaves the queue";
+    }
+    "/drover/v1/queue" {
+        GET extension::queue::index => [200], 1, None, "The migrations that wait for a slot, in their order";
     }
     "/drover/v1/servers/{id}/placement" {
         GET extension::placement::show => [200], 1, None, "Show where a server may be";

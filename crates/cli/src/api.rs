@@ -91,6 +91,15 @@ impl Client {
         self.answer(request.content_type("application/json").send(body.to_string())).map(drop)
     }
 
+    /// Replaces what is at `path`; the value under `key` in the answer.
+    pub(crate) fn put(&self, path: &str, body: &Value, key: &str) -> Result<Value, ApiError> {
+        let url = format!("{}{path}", self.endpoint);
+        let request = self.with_headers(self.agent.put(&url)).content_type("application/json");
+        let answer = self.answer(request.send(body.to_string()))?;
+        let wanted = answer.and_then(|mut document| document.get_mut(key).map(Value::take));
+        wanted.ok_or_else(|| ApiError::NotUnderstood { url, endpoint: self.endpoint.clone() })
+    }
+
     fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         let request = request.header("OpenStack-API-Version", MICROVERSION).header("Accept", "application/json");
         match (&self.token, &self.authorization) {

@@ -90,6 +90,21 @@ enum MigrationVerb {
         #[command(flatten)]
         endpoint: Endpoint,
     },
+    /// List the migrations that wait for a slot, in the order in which they get one.
+    Queue {
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Say how soon a migration leaves the queue.
+    Priority {
+        /// Its number.
+        id: u64,
+        /// The higher the sooner, -1000 to 1000; 0 is what each begins with. Equal ones go in the order of their requests.
+        #[arg(allow_negative_numbers = true)]
+        priority: i32,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
     /// Show all that is known of a migration.
     Show {
         /// Its number.
@@ -171,6 +186,10 @@ fn run(noun: Noun) -> Result<ExitCode, CommandError> {
         Noun::Migration { verb: MigrationVerb::List { server, host, status, limit, watch, endpoint } } => {
             let filter = migrations::Filter { server, host, status, limit };
             migrations::list(&api::Client::new(&endpoint)?, &filter, watch)?;
+        }
+        Noun::Migration { verb: MigrationVerb::Queue { endpoint } } => migrations::queue(&api::Client::new(&endpoint)?)?,
+        Noun::Migration { verb: MigrationVerb::Priority { id, priority, endpoint } } => {
+            migrations::set_priority(&api::Client::new(&endpoint)?, id, priority)?;
         }
         Noun::Migration { verb: MigrationVerb::Show { id, watch, endpoint } } => {
             return Ok(migrations::show(&api::Client::new(&endpoint)?, id, watch)?);

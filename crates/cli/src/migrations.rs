@@ -1,14 +1,15 @@
-//! `drover migration list` and `show`.
+//! `drover migration list`, `queue`, `priority` and `show`.
 
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::{ApiError, Client};
 use crate::table::{bytes, redraw, shown, table};
 
+const QUEUE: &str = "/drover/v1/queue";
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
 /// Which migrations.
@@ -29,7 +30,10 @@ pub(crate) fn list(client: &Client, filter: &Filter, watch: bool) -> Result<(), 
     loop {
         let found = client.get("/v2.1/os-migrations", &query, "migrations")?;
         let found = found.as_array().map(Vec::as_slice).unwrap_or_default();
-        let text = listing(found);
+        let waits = found.iter().any(|migration| matches!(migration["status"].as_str(), Some("queued" | "accepted")));
+        // Who may list migrations need not be allowed to see the queue.
+        let line = if waits { client.get(QUEUE, &[], "queue").unwrap_or_default() } else { Value::Null };
+        let text = listing(found, line.as_array().map(Vec::as_slice).unwrap_or_default());
         if !watch {
             print!("{text}");
             return Ok(());
@@ -42,14 +46,65 @@ pub(crate) fn list(client: &Client, filter: &Filter, watch: bool) -> Result<(), 
     }
 }
 
-fn listing(migrations: &[Value]) -> String {
+/// Those in line have their position and what they wait for in the last column, if there are any.
+fn listing(migrations: &[Value], line: &[Value]) -> String {
     if migrations.is_empty() {
         return "No migrations.\n".to_owned();
     }
     let keys = ["id", "status", "instance_uuid", "source_compute", "dest_compute", "created_at", "updated_at"];
-    let row = |migration: &Value| keys.iter().map(|key| shown(&migration[*key])).collect();
-    let rows: Vec<Vec<String>> = migrations.iter().map(row).collect();
-    table(&["ID", "STATUS", "SERVER", "FROM", "TO", "CREATED", "UPDATED"], &rows)
+    let mut headings = vec!["ID", "STATUS", "SERVER", "FROM", "TO", "CREATED", "UPDATED"];
+    let mut rows: Vec<Vec<String>> =
+        migrations.iter().map(|migration| keys.iter().map(|key| shown(&migration[*key])).collect()).collect();
+    if !line.is_empty() {
+        headings.push("QUEUE");
+        for (row, migration) in rows.iter_mut().zip(migrations) {
+            let place = line.iter().find(|place| place["migration_id"] == migration["id"]);
+            row.push(place.map_or_else(String::new, |place| {
+                let why = shown(&place["waiting_for"]);
+                format!("{}{}{why}", shown(&place["position"]), if why.is_empty() { "" } else { ": " })
+            }));
+        }
+    }
+    table(&headings, &rows)
+}
+
+/// Prints the queue, the first in line first.
+pub(crate) fn queue(client: &Client) -> Result<(), ApiError> {
+    let line = client.get(QUEUE, &[], "queue")?;
+    print!("{}", queued(line.as_array().map(Vec::as_slice).unwrap_or_default()));
+    Ok(())
+}
+
+fn queued(line: &[Value]) -> String {
+    if line.is_empty() {
+        return "Nothing waits.\n".to_owned();
+    }
+    let keys = ["position", "priority", "migration_id", "server_uuid", "source_compute"];
+    let row = |place: &Value| {
+        let hosts: Vec<String> = place["hosts"].as_array().into_iter().flatten().map(shown).collect();
+        let to = if hosts.is_empty() { shown(&place["requested_host"]) } else { hosts.join(", ") };
+        let fields = keys.iter().map(|key| shown(&place[*key]));
+        fields.chain([to, shown(&place["queued_at"]), shown(&place["waiting_for"])]).collect()
+    };
+    let rows: Vec<Vec<String>> = line.iter().map(row).collect();
+    table(&["POSITION", "PRIORITY", "ID", "SERVER", "FROM", "TO", "SINCE", "WAITS FOR"], &rows)
+}
+
+/// Tells the API how soon a migration leaves the queue, and prints where it stands now.
+pub(crate) fn set_priority(client: &Client, id: u64, priority: i32) -> Result<(), ApiError> {
+    let migration = client.put(&format!("/drover/v1/migrations/{id}"), &json!({"priority": priority}), "migration")?;
+    match place(&migration) {
+        Some(place) => println!("Migration {id} is now number {place}."),
+        None => println!("Migration {id} is {}; the priority counts if it has to wait.", shown(&migration["internal_status"])),
+    }
+    Ok(())
+}
+
+/// Where a migration stands in line.
+fn place(migration: &Value) -> Option<String> {
+    let queue = migration["queue"].as_object()?;
+    let of_source = format!("{} of {}", shown(&queue["position_at_source"]), shown(&migration["source_compute"]));
+    Some(format!("{} in the queue, {of_source}'s, with priority {}", shown(&queue["position"]), shown(&migration["priority"])))
 }
 
 /// Prints one migration; with `watch` until it has ended, and then fails unless it completed.
@@ -86,6 +141,7 @@ fn details(migration: &Value) -> String {
     line("server", shown(&migration["server_uuid"]));
     line("status", shown(&migration["internal_status"]));
     line("waiting for", shown(&migration["waiting_for"]));
+    line("place", place(migration).unwrap_or_default());
     line("from", shown(&migration["source_compute"]));
     line("to", shown(&migration["dest_compute"]));
     line("requested", requested(&migration["request"]));
@@ -99,6 +155,9 @@ fn details(migration: &Value) -> String {
     }
     line("policy", shown(&migration["policy"]));
     progress(&migration["progress"], &mut line);
+    if !migration["bandwidth_mib"].is_null() {
+        line("share of links", format!("{} MiB/s", shown(&migration["bandwidth_mib"])));
+    }
     result(&migration["job_result"], &mut line);
     for (name, key) in [
         ("accepted at", "created_at"),
@@ -221,6 +280,22 @@ accepted at       2026-11-22T18:00:42.583416
 
     #[test]
     fn an_empty_list_says_so() {
-        assert_eq!(listing(&[]), "No migrations.\n");
+        assert_eq!(listing(&[], &[]), "No migrations.\n");
+        assert_eq!(queued(&[]), "Nothing waits.\n");
+    }
+
+    #[test]
+    fn who_waits_is_told_where_and_for_what() {
+        let migrations = [json!({"id": 8, "status": "running"}), json!({"id": 7, "status": "queued"})];
+        let line = [json!({"position": 1, "priority": 5, "migration_id": 7, "server_uuid": "s", "source_compute": "h1",
+                           "requested_host": null, "hosts": ["h2", "h3"], "waiting_for": "a slot of h3", "queued_at": "now"})];
+        let listed = listing(&migrations, &line);
+        assert!(listed.lines().next().unwrap().ends_with("QUEUE"), "{listed}");
+        assert!(listed.contains("1: a slot of h3"), "{listed}");
+        assert!(!listing(&migrations[..1], &[]).contains("QUEUE"));
+        let queue = queued(&line);
+        assert!(queue.contains("h2, h3") && queue.contains("a slot of h3"), "{queue}");
+        let migration = json!({"source_compute": "h1", "priority": 5, "queue": {"position": 3, "position_at_source": 2}});
+        assert_eq!(place(&migration).unwrap(), "3 in the queue, 2 of h1's, with priority 5");
     }
 }

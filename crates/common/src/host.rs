@@ -28,4 +28,10 @@ pub struct HostInventory {
     pub free_disk_gb: i64,
     /// `{"arch", "model", "vendor", "topology": {"sockets","cores","threads"}, "features": [..]}`, as Nova shows it.
     pub cpu_info: serde_json::Value,
+    /// What its link may carry in each direction, all migrations together, MiB/s; 0: no limit. Since 1.2.
+    #[serde(default)]
+    pub link_bandwidth_mib: u32,
+    /// What one migration that leaves it may take, MiB/s; 0: no limit. Since 1.2.
+    #[serde(default)]
+    pub migration_bandwidth_mib: u32,
 }

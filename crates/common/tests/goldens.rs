@@ -110,6 +110,7 @@ fn data() -> MigrateData {
             graphics_listen_addr_spice: None,
         },
         no_post_copy: Some("no userfaultfd".to_owned()),
+        connect_timeout_s: Some(127),
     }
 }
 
@@ -161,6 +162,8 @@ fn inventory() -> HostInventory {
         local_gb: 100,
         free_disk_gb: 80,
         cpu_info: serde_json::json!({"arch": "x86_64"}),
+        link_bandwidth_mib: 1000,
+        migration_bandwidth_mib: 200,
     }
 }
 
@@ -188,6 +191,7 @@ fn messages_to_a_compute_agent() {
         ToCompute::LiveMigration(with_data()),
         ToCompute::LiveMigrationAbort(of()),
         ToCompute::LiveMigrationForceComplete(of()),
+        ToCompute::LiveMigrationBandwidth(Bandwidth { of: of(), bandwidth_mib: Some(50) }),
         ToCompute::RecoverPostCopy(Recovery { with: with_data(), pause_ms: 2000 }),
         ToCompute::GetFacts(of()),
         ToCompute::PostLiveMigrationAtDestination(with_data()),
@@ -213,6 +217,7 @@ fn messages_to_a_conductor() {
         memory_processed: 3,
         memory_remaining: 4,
         outlook: Some(Outlook { eta_ms: Some(2000), basis: "what is left".to_owned() }),
+        bandwidth_mib: Some(50),
         ..Progress::default()
     };
     let decision = Decision { elapsed_ms: 900, what: "downtime 95 ms".to_owned(), why: "live_migration_downtime_steps".to_owned() };
@@ -269,11 +274,12 @@ fn answers() {
                 revision: Revision(5),
                 abort_requested: true,
                 force_complete_requested: false,
-                no_post_copy: false
+                no_post_copy: false,
+                bandwidth_mib: Some(50),
             }]
         }
     );
-    assert_json_snapshot!("answer.grant", Granted { revision: Revision(5), abort_requested: false });
+    assert_json_snapshot!("answer.grant", Granted { revision: Revision(5), abort_requested: false, bandwidth_mib: Some(50) });
     assert_json_snapshot!("answer.power.under_way", PowerProgress::UnderWay);
     assert_json_snapshot!("answer.power.done", PowerProgress::Done { report: domains() });
     let fault = Fault::power_action(PowerAction::Stop, "libvirt on h1: no");
@@ -305,11 +311,16 @@ fn a_message_of_the_minor_before_is_understood() {
         abort_requested: true,
         force_complete_requested: true,
         no_post_copy: true,
+        bandwidth_mib: Some(50),
     })
     .unwrap();
-    watch.as_object_mut().unwrap().retain(|key, _| !key.ends_with("_requested"));
+    watch.as_object_mut().unwrap().retain(|key, _| !key.ends_with("_requested") && key != "bandwidth_mib");
     let read: Watch = serde_json::from_value(watch).unwrap();
-    assert!(!read.abort_requested && !read.force_complete_requested);
+    assert!(!read.abort_requested && !read.force_complete_requested && read.bandwidth_mib.is_none());
+    let mut known = serde_json::to_value(inventory()).unwrap();
+    known.as_object_mut().unwrap().retain(|key, _| !key.ends_with("_bandwidth_mib"));
+    let read: HostInventory = serde_json::from_value(known).unwrap();
+    assert_eq!((read.link_bandwidth_mib, read.migration_bandwidth_mib), (0, 0));
     let mut described = serde_json::to_value(guest()).unwrap();
     described.as_object_mut().unwrap().remove("host_cpu");
     described["disks"][0].as_object_mut().unwrap().remove("resolves_to");

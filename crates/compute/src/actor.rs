@@ -29,6 +29,8 @@ pub enum Command {
     Abort,
     /// Bring it to an end.
     ForceComplete,
+    /// Use this share of the links, MiB/s; none: they have no limit.
+    Bandwidth(Option<u64>),
 }
 
 /// What becomes of an order.

@@ -81,6 +81,9 @@ async fn handle(ctx: &Arc<Context>, incoming: Incoming, message: ToCompute) {
         }
         ToCompute::LiveMigrationAbort(of) => command(ctx, incoming, of, Command::Abort).await,
         ToCompute::LiveMigrationForceComplete(of) => command(ctx, incoming, of, Command::ForceComplete).await,
+        ToCompute::LiveMigrationBandwidth(share) => {
+            command(ctx, incoming, share.of, Command::Bandwidth(share.bandwidth_mib)).await;
+        }
         ToCompute::RecoverPostCopy(order) => {
             recover::order(ctx, order);
             incoming.ack().await;

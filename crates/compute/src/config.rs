@@ -32,6 +32,8 @@ pub struct Options {
     pub permit_auto_converge: bool,
     /// MiB/s, 0 for libvirt's default.
     pub bandwidth_mib: u64,
+    /// MiB/s of the host's link, 0 for no limit. It is shared out by the conductor, which knows all migrations.
+    pub link_bandwidth_mib: u32,
     /// How a copy is made to converge.
     pub policy: PolicyOptions,
     /// Between two samples of progress.
@@ -86,6 +88,7 @@ impl Options {
             block_migration_flags: block,
             permit_auto_converge: libvirt.live_migration_permit_auto_converge,
             bandwidth_mib: libvirt.live_migration_bandwidth.into(),
+            link_bandwidth_mib: libvirt.live_migration_link_bandwidth,
             policy: PolicyOptions::new(libvirt),
             monitor_interval: Duration::from_secs(libvirt.live_migration_monitor_interval),
             report_interval: Duration::from_secs(default.report_interval),
@@ -98,6 +101,15 @@ impl Options {
             reserved_host_disk_bytes: u64::from(default.reserved_host_disk_mb) << 20,
             skip_cpu_compare_on_dest: config.workarounds.skip_cpu_compare_on_dest,
         })
+    }
+
+    /// The limit for one migration with this share of the links, MiB/s; 0 for libvirt's default.
+    pub fn bandwidth(&self, share_mib: Option<u64>) -> u64 {
+        match (share_mib, self.bandwidth_mib) {
+            (None, own) => own,
+            (Some(share), 0) => share,
+            (Some(share), own) => share.min(own),
+        }
     }
 
     /// Where other hosts' libvirts connect to.
@@ -156,6 +168,13 @@ mod tests {
     fn block_migration_without_a_flag_that_copies_disks_is_refused() {
         let error = options("[libvirt]\nblock_migration_flag = [\"VIR_MIGRATE_LIVE\", \"VIR_MIGRATE_PEER2PEER\"]").unwrap_err();
         assert!(error.contains("block_migration_flag") && error.contains("VIR_MIGRATE_NON_SHARED_INC"), "{error}");
+    }
+
+    #[test]
+    fn a_share_of_the_links_counts_unless_the_hosts_own_limit_is_lower() {
+        let limited = options("[libvirt]\nlive_migration_bandwidth = 50").unwrap();
+        assert_eq!([None, Some(20), Some(80)].map(|share| limited.bandwidth(share)), [50, 20, 50]);
+        assert_eq!([None, Some(20)].map(|share| options("").unwrap().bandwidth(share)), [0, 20]);
     }
 
     #[test]

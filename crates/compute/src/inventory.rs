@@ -23,7 +23,10 @@ pub async fn read(ctx: &Context) -> Result<HostInventory, DriverError> {
     let host = host?;
     ctx.set_host_cpu(host_cpu_element(&host.capabilities).ok().flatten());
     ctx.set_qemu(Element::parse(&host.capabilities).ok().and_then(|capabilities| Qemu::of(&host, &capabilities)));
-    assemble(host, host_ip, space)
+    let mut inventory = assemble(host, host_ip, space)?;
+    inventory.link_bandwidth_mib = ctx.options.link_bandwidth_mib;
+    inventory.migration_bandwidth_mib = u32::try_from(ctx.options.bandwidth_mib).unwrap_or(u32::MAX);
+    Ok(inventory)
 }
 
 fn assemble(host: HostDescription, host_ip: String, (total, free): (u64, u64)) -> Result<HostInventory, DriverError> {
@@ -42,6 +45,8 @@ fn assemble(host: HostDescription, host_ip: String, (total, free): (u64, u64)) -
         local_gb: gib(total),
         free_disk_gb: gib(free),
         cpu_info: cpu_info(&capabilities),
+        link_bandwidth_mib: 0,
+        migration_bandwidth_mib: 0,
     })
 }
 

@@ -120,6 +120,9 @@ async fn take_up_one(ctx: &Arc<Context>, watch: Watch) -> Result<(), DriverError
     if watch.force_complete_requested {
         monitor.want(Command::ForceComplete);
     }
+    if watch.bandwidth_mib.is_some() {
+        monitor.want(Command::Bandwidth(watch.bandwidth_mib)); // It may have changed while nobody was here to hear it.
+    }
     monitor.take_up(seen.facts.state, job.progress);
     let span = info_span!("migration", migration.id = %of.migration, server.id = %of.server);
     let watching = source::watch_attached(Arc::clone(ctx), seat, monitor, Some(watch.revision));

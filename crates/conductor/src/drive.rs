@@ -106,17 +106,18 @@ impl Conductor {
     /// Drives a row whose lease is ours until there is nothing to do but wait.
     async fn drive(self: Arc<Self>, row: Migration, me: Incarnation, news: Option<News>) {
         let id = row.id;
-        let lost = CancellationToken::new();
-        let keeper = tokio::spawn(Arc::clone(&self).keep_lease(id, me, lost.clone()));
+        let (lost, aborted) = (CancellationToken::new(), CancellationToken::new());
+        let keeper = tokio::spawn(Arc::clone(&self).keep_lease(id, me, lost.clone(), aborted.clone()));
         tokio::select! {
             biased;
             () = lost.cancelled() => warn!("lease lost: another conductor goes on"),
-            () = Box::pin(self.decide_and_act(row, me, news)) => {}
+            () = Box::pin(self.decide_and_act(row, me, news, aborted)) => {}
         }
         keeper.abort();
     }
 
-    async fn keep_lease(self: Arc<Self>, id: MigrationId, me: Incarnation, lost: CancellationToken) {
+    /// Renews the lease. An abort that is asked for meanwhile is heard here, too: the drive itself may be waiting for an agent.
+    async fn keep_lease(self: Arc<Self>, id: MigrationId, me: Incarnation, lost: CancellationToken, aborted: CancellationToken) {
         let mut last = tokio::time::Instant::now();
         loop {
             tokio::time::sleep(lease::LEASE / 3).await;
@@ -125,7 +126,10 @@ impl Conductor {
                 lease::renew(&mut conn, id, me).await
             };
             match tokio::time::timeout(RENEW_WITHIN, renewed).await {
-                Ok(Ok(Some(_))) => {
+                Ok(Ok(Some(row))) => {
+                    if row.abort_requested_by.is_some() {
+                        aborted.cancel();
+                    }
                     last = tokio::time::Instant::now();
                     continue;
                 }
@@ -140,7 +144,13 @@ impl Conductor {
         lost.cancel();
     }
 
-    async fn decide_and_act(self: &Arc<Self>, mut row: Migration, me: Incarnation, mut news: Option<News>) {
+    async fn decide_and_act(
+        self: &Arc<Self>,
+        mut row: Migration,
+        me: Incarnation,
+        mut news: Option<News>,
+        aborted: CancellationToken,
+    ) {
         let mut facts = Facts::NONE;
         loop {
             if let Some(news) = news.take_if(|news| news.revision == Some(row.revision)) {
@@ -149,7 +159,14 @@ impl Conductor {
             }
             let next = plan(&View::of(&row), &facts);
             debug!(status = %row.status, next = ?next, "decided");
-            let step = match self.act(next, &row, &facts).await {
+            // Until the start nothing is lost by letting go of what an agent is asked: it bears being asked again, or never.
+            let waits_for_agents = matches!(next, Next::Precheck | Next::PreLiveMigration) && row.abort_requested_by.is_none();
+            let step = tokio::select! {
+                biased;
+                step = self.act(next, &row, &facts) => step,
+                () = aborted.cancelled(), if waits_for_agents => Ok(Step::Changed),
+            };
+            let step = match step {
                 Ok(step) => step,
                 Err(error) => {
                     error!(error = telemetry::chain(&error), status = %row.status, "step failed; it is tried again");

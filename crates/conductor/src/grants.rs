@@ -125,7 +125,9 @@ impl Conductor {
                 None => None,
             };
             return Ok(match by_debt(debt.as_ref(), server.as_ref().map(|server| &server.host), host, request) {
-                Answer::Yes | Answer::After(_) => Ok(Granted { revision: drover_common::ids::Revision(0), abort_requested: false }),
+                Answer::Yes | Answer::After(_) => {
+                    Ok(Granted { revision: drover_common::ids::Revision(0), abort_requested: false, bandwidth_mib: None })
+                }
                 Answer::No(why) => Err(no(why)),
             });
         }
@@ -148,7 +150,11 @@ impl Conductor {
                 }
             };
             if let Some(row) = granted {
-                return Ok(Ok(Granted { revision: row.revision, abort_requested: row.abort_requested_by.is_some() }));
+                return Ok(Ok(Granted {
+                    revision: row.revision,
+                    abort_requested: row.abort_requested_by.is_some(),
+                    bandwidth_mib: row.bandwidth_mib,
+                }));
             }
         }
         Ok(Err(no("the row changes too often just now; ask again")))

@@ -56,6 +56,7 @@ impl Conductor {
                 info!(host = %host, domains = up.domains.domains.len(), watch = welcome.watch.len(), "host is up");
                 self.bus.reply(reply_to, Ok(welcome)).await;
                 self.after_host_up(host.clone());
+                self.links_changed(); // Its link, or what one migration may take, may be another now.
                 Done::Yes
             }
             Ok(Err(not_this_host)) => {
@@ -92,6 +93,7 @@ impl Conductor {
                 force_complete_requested: row.force_complete_requested_by.is_some()
                     && row.data.as_ref().is_some_and(|data| !data.paused),
                 no_post_copy: row.data.as_ref().is_some_and(|data| data.no_post_copy.is_some()),
+                bandwidth_mib: row.bandwidth_mib,
             })
             .collect();
         Ok(Ok(HostWelcome { watch }))

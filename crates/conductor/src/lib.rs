@@ -11,6 +11,7 @@
 //! | [`drive`] | one row, under its lease |
 //! | [`tasks`] | the steps: `LiveMigrationTask` and what comes after it |
 //! | [`scheduler`] | filters and weighers, pure |
+//! | [`queue`], [`bandwidth`] | who goes next; the links shared among those under way |
 //! | [`grants`] | leave for what cannot be taken back |
 //! | [`power`] | pause, start, stop, reboot, delete |
 //! | [`reports`] | what agents say of a copy |
@@ -20,6 +21,7 @@
 
 mod adoption;
 mod agents;
+mod bandwidth;
 mod consumer;
 mod debts;
 mod dispatch;

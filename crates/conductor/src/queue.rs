@@ -1,13 +1,13 @@
 //! The queue: migrations that passed their checks and wait for a slot. They hold nothing; an event that frees a slot takes up the
-//! first ones, which are then checked again from the start.
+//! first ones, which are then checked again from the start. Who is first says [`drover_store::line`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_common::migration::Event;
 use drover_common::telemetry;
-use drover_store::migrations::{Migration, advance, lease};
-use drover_store::{StoreError, commit};
+use drover_store::migrations::{Migration, advance};
+use drover_store::{StoreError, commit, line};
 use tracing::warn;
 
 use crate::Conductor;
@@ -20,7 +20,7 @@ impl Conductor {
     /// Starts a queued migration again from its checks, if its turn has come.
     pub(crate) async fn try_leave_queue(&self, row: &Migration) -> Result<Step, StoreError> {
         let mut tx = self.store.begin().await?;
-        let turn = lease::may_leave_queue(&mut tx, &self.settings.limits).await?;
+        let turn = line::whose_turn(&mut tx, &self.settings.limits).await?;
         if !turn.contains(&row.id) {
             return Ok(Step::Wait(row.waiting_for.clone().unwrap_or_else(|| "a free slot".to_owned()), LOOK_AGAIN));
         }
@@ -35,7 +35,7 @@ impl Conductor {
         self.life.spawn(async move {
             let turn = async {
                 let mut conn = conductor.store.connection().await?;
-                lease::may_leave_queue(&mut conn, &conductor.settings.limits).await
+                line::whose_turn(&mut conn, &conductor.settings.limits).await
             };
             match turn.await {
                 Ok(ids) => {

@@ -4,6 +4,7 @@ use drover_common::ids::{HostName, MigrationId, ServerId};
 use sqlx::PgConnection;
 
 use crate::error::StoreError;
+use crate::line::{self, free};
 use crate::server_groups;
 
 /// How much may be under way, 0 meaning any number, and how far a host may be promised.
@@ -46,9 +47,12 @@ pub struct Claim<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
     /// It holds everything now.
-    Yes,
-    /// No slot is free; for people: which.
-    NoSlot(String),
+    Yes {
+        /// What it may use of both links for a start, MiB/s, until they are shared out anew; none: they have no limit.
+        share_mib: Option<u64>,
+    },
+    /// No slot is free.
+    NoSlot(NoSlot),
     /// The destination has not enough left: this much memory, that many CPUs.
     NoRoom {
         /// MiB.
@@ -60,6 +64,15 @@ pub enum Claimed {
     GroupPolicy(String),
     /// The destination has vanished from the books.
     NoHost,
+}
+
+/// A slot that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoSlot {
+    /// Which, for people.
+    pub why: String,
+    /// Whether it is the destination's: another one may have a free slot.
+    pub at_destination: bool,
 }
 
 /// One key for all conductors: the fleet's count is the only thing that host rows do not protect.
@@ -75,10 +88,13 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
             .map_err(StoreError::query("claims.take"))?;
     }
     let hosts = [claim.source.as_str().to_owned(), claim.destination.as_str().to_owned()];
-    sqlx::query!("SELECT host FROM compute_nodes WHERE host = ANY ($1) ORDER BY host FOR UPDATE", &hosts[..])
-        .fetch_all(&mut *conn)
-        .await
-        .map_err(StoreError::query("claims.take"))?;
+    let links = sqlx::query!(
+        "SELECT host, link_bandwidth_mib, migration_bandwidth_mib FROM compute_nodes WHERE host = ANY ($1) ORDER BY host FOR UPDATE",
+        &hosts[..]
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(StoreError::query("claims.take"))?;
     let row = sqlx::query!(
         r#"SELECT n.vcpus, n.memory_mb,
                   (SELECT coalesce(sum(vcpus), 0) FROM servers WHERE host = $1 AND deleted_at IS NULL AND uuid <> $3)
@@ -87,24 +103,27 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
                   + (SELECT coalesce(sum(memory_mb), 0) FROM claims WHERE dest_host = $1) AS "memory_mb_used!",
                   (SELECT count(*) FROM claims WHERE source_host = $2) AS "outgoing!",
                   (SELECT count(*) FROM claims WHERE dest_host = $1) AS "incoming!",
-                  (SELECT count(*) FROM claims) AS "fleet!"
+                  (SELECT count(*) FROM claims) AS "fleet!",
+                  EXISTS (SELECT FROM migrations WHERE queued_at IS NOT NULL AND id <> $4) AS "line!"
            FROM compute_nodes n WHERE n.host = $1"#,
         claim.destination.as_str(),
         claim.source.as_str(),
         claim.server.0,
+        claim.migration.0,
     )
     .fetch_optional(&mut *conn)
     .await
     .map_err(StoreError::query("claims.take"))?;
     let Some(row) = row else { return Ok(Claimed::NoHost) };
-    let full = |what: String, used: i64, limit: u32| {
-        (limit > 0 && used >= i64::from(limit)).then(|| format!("{what}: {used} of {limit} in use"))
-    };
-    if let Some(why) = full(format!("outgoing slots of {}", claim.source), row.outgoing, limits.outgoing)
-        .or_else(|| full(format!("incoming slots of {}", claim.destination), row.incoming, limits.incoming))
-        .or_else(|| full("slots of the fleet".to_owned(), row.fleet, limits.fleet))
-    {
-        return Ok(Claimed::NoSlot(why));
+    if let Some(missing) = missing_slot(claim, limits, [row.outgoing, row.incoming, row.fleet], Whose::Claimed) {
+        return Ok(Claimed::NoSlot(missing));
+    }
+    if row.line {
+        let taken = line::taken_for_others(&mut *conn, claim.migration, &limits).await?;
+        let counts = [taken.outgoing(claim.source.as_str()), taken.incoming(claim.destination.as_str()), taken.fleet()];
+        if let Some(missing) = missing_slot(claim, limits, counts, Whose::InLine) {
+            return Ok(Claimed::NoSlot(missing));
+        }
     }
     if let Some(why) = server_groups::refuse_late(&mut *conn, claim.server, claim.destination.as_str()).await? {
         return Ok(Claimed::GroupPolicy(why));
@@ -126,7 +145,42 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
     .execute(conn)
     .await
     .map_err(StoreError::query("claims.take"))?;
-    Ok(Claimed::Yes)
+    let link = |host: &HostName| links.iter().find(|link| link.host == host.as_str());
+    let of = |host: &HostName, count: i64| {
+        let mib = link(host).map_or(0, |link| link.link_bandwidth_mib);
+        (mib > 0).then(|| (mib / (count + 1)).max(1).unsigned_abs())
+    };
+    let limit = link(claim.source).map(|link| link.migration_bandwidth_mib).filter(|mib| *mib > 0).map(i64::unsigned_abs);
+    let ends = [of(claim.source, row.outgoing), of(claim.destination, row.incoming)];
+    let share_mib = ends.into_iter().flatten().min().map(|share| share.min(limit.unwrap_or(share)));
+    Ok(Claimed::Yes { share_mib })
+}
+
+/// Whom the slots belong to that are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Migrations that have them.
+    Claimed,
+    /// The same, and those in line before this one.
+    InLine,
+}
+
+/// The first of the slots (outgoing, incoming, the fleet's) of which none is left.
+fn missing_slot(claim: Claim<'_>, limits: Limits, counts: [i64; 3], whose: Whose) -> Option<NoSlot> {
+    let [outgoing, incoming, fleet] = counts;
+    let slots = [
+        (format!("outgoing slots of {}", claim.source), outgoing, limits.outgoing),
+        (format!("incoming slots of {}", claim.destination), incoming, limits.incoming),
+        ("slots of the fleet".to_owned(), fleet, limits.fleet),
+    ];
+    let missing = slots.into_iter().enumerate().find(|(_, (_, used, limit))| !free(*used, *limit));
+    missing.map(|(which, (what, used, limit))| NoSlot {
+        why: match whose {
+            Whose::Claimed => format!("{what}: {used} of {limit} in use"),
+            Whose::InLine => format!("{what}: of {limit}, those that are free belong to migrations before it in the queue"),
+        },
+        at_destination: which == 1,
+    })
 }
 
 /// What a host can still promise: its total, less what it keeps, times the ratio, less what is used (placement's rule).

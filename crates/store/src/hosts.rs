@@ -136,11 +136,12 @@ pub async fn host_up(
     }
     sqlx::query!(
         "INSERT INTO compute_nodes (uuid, host, service_id, hypervisor_hostname, hypervisor_type, hypervisor_version, libvirt_version,
-                                    host_ip, vcpus, memory_mb, local_gb, free_disk_gb, cpu_info, incarnation)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                                    host_ip, vcpus, memory_mb, local_gb, free_disk_gb, cpu_info, incarnation,
+                                    link_bandwidth_mib, migration_bandwidth_mib)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
          ON CONFLICT (uuid) DO UPDATE SET hypervisor_hostname = $4, hypervisor_type = $5, hypervisor_version = $6,
              libvirt_version = $7, host_ip = $8, vcpus = $9, memory_mb = $10, local_gb = $11, free_disk_gb = $12, cpu_info = $13,
-             incarnation = $14, updated_at = now()",
+             incarnation = $14, link_bandwidth_mib = $15, migration_bandwidth_mib = $16, updated_at = now()",
         inventory.host_uuid,
         host.as_str(),
         service_id,
@@ -155,6 +156,8 @@ pub async fn host_up(
         inventory.free_disk_gb,
         inventory.cpu_info,
         incarnation.0,
+        i64::from(inventory.link_bandwidth_mib),
+        i64::from(inventory.migration_bandwidth_mib),
     )
     .execute(conn)
     .await

@@ -12,12 +12,14 @@
 pub mod actions;
 pub mod aggregates;
 pub mod audit;
+pub mod bandwidth;
 pub mod claims;
 pub mod debts;
 pub mod error;
 pub mod findings;
 pub mod hosts;
 pub mod key_pairs;
+pub mod line;
 pub mod migrations;
 pub mod outbox;
 pub mod power;

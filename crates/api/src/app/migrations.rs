@@ -18,6 +18,7 @@ use drover_common::rpc::latest::{MigrateServer, ToConductor};
 use drover_common::server::{TaskState, VmState};
 use drover_store::actions::{self, names};
 use drover_store::audit;
+use drover_store::line;
 use drover_store::migrations::{self, Migration, NewMigration, ONE_OPEN_PER_SERVER};
 use drover_store::servers::{self, Server};
 use drover_store::{StoreError, Transaction, commit, power};
@@ -160,6 +161,20 @@ pub(crate) async fn request_keep(app: &AppState, asked: &Asked, migration: &Migr
     commit(tx).await?;
     outbox::publish(app, promised);
     tracing::info!(migration.id = %migration.id, server.id = %migration.server, host = %host, "an operator's choice recorded");
+    Ok(true)
+}
+
+/// Says how soon a migration leaves the queue. False when it is over. Nobody is woken: the next slot that gets free goes by it.
+pub(crate) async fn set_priority(app: &AppState, asked: &Asked, migration: &Migration, priority: i32) -> Result<bool, ApiError> {
+    let mut tx = app.store().begin().await?;
+    if !line::set_priority(&mut tx, migration.id, priority).await? {
+        return Ok(false);
+    }
+    let target = format!("server {}", migration.server);
+    let details = format!("migration {}: priority {priority}, before {}", migration.id, migration.priority);
+    audit::write(&mut tx, entry(asked, "priority", &target, Some(&details))).await?;
+    commit(tx).await?;
+    tracing::info!(migration.id = %migration.id, server.id = %migration.server, priority, "priority set");
     Ok(true)
 }
 

@@ -4,3 +4,4 @@ pub(crate) mod findings;
 pub(crate) mod keep;
 pub(crate) mod migrations;
 pub(crate) mod placement;
+pub(crate) mod queue;

@@ -86,3 +86,48 @@ async fn an_operator_chooses_only_where_two_copies_were_found(pool: PgPool) {
     keep("h2").await.assert_empty(202);
     assert_eq!(cloud.open_migration(server_id(1)).await.keep, Some(host_name("h2")));
 }
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn the_queue_is_told_in_its_order_and_a_priority_changes_it(pool: PgPool) {
+    let cloud = Cloud::with_a_server(pool).await;
+    cloud.server(2, "h1").await;
+    cloud.server(3, "h2").await;
+    let mut ids = Vec::new();
+    for n in 1..=3 {
+        cloud.live_migrate(server_id(n), None).await.assert_empty(202);
+        let id = cloud.open_migration(server_id(n)).await.id;
+        cloud
+            .advance(id, Event::NoSlot, |row| {
+                row.waiting_for = Some("outgoing slots of h1: 1 of 1 in use".to_owned());
+                row.slot_hosts = (n == 2).then(|| vec![host_name("h2")]);
+            })
+            .await;
+        ids.push(id);
+    }
+    let before = cloud.get("2.1", "/drover/v1/queue").await.json();
+    let path = format!("/drover/v1/migrations/{}", ids[1]);
+    let set = async |token: &str, body: serde_json::Value| cloud.ask_as(token, Method::PUT, "2.1", &path, Some(&body)).await;
+    let answer = set("admin", json!({"priority": 7})).await.json();
+    let place =
+        json!({"position": 1, "position_at_source": 1, "hosts": ["h2"], "queued_at": answer["migration"]["queue"]["queued_at"]});
+    assert_eq!((&answer["migration"]["priority"], &answer["migration"]["queue"]), (&json!(7), &place));
+    let after = cloud.get("2.1", "/drover/v1/queue").await.json();
+    golden("extension_queue", &json!({"before": before, "after": after}));
+    for (body, why) in [
+        (json!({"priority": 1001}), "1001 is greater than the maximum of 1000"),
+        (json!({"priority": "high"}), "'high' is not of type 'integer'"),
+        (json!({}), "'priority' is a required property"),
+    ] {
+        let refused = set("admin", body).await;
+        assert_eq!(refused.status, 400);
+        assert!(refused.json().to_string().contains(why), "{}", refused.json());
+    }
+    set("alice:p1", json!({"priority": 7}))
+        .await
+        .assert_refusal("403 forbidden: Policy doesn't allow drover:migrations:update to be performed.");
+    let member = cloud.ask_as("alice:p1", Method::GET, "2.1", "/drover/v1/queue", None).await;
+    member.assert_refusal("403 forbidden: Policy doesn't allow drover:queue:index to be performed.");
+    cloud.advance(ids[1], Event::Aborted, |_| {}).await;
+    let over = format!("409 conflictingRequest: Migration {} is cancelled: its priority does not matter any more.", ids[1]);
+    set("admin", json!({"priority": 7})).await.assert_refusal(&over);
+}

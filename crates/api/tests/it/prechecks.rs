@@ -29,7 +29,7 @@ async fn ask_and(cloud: &Cloud, mount: &str, server: ServerId, then: impl AsyncF
             let mut conn = cloud.store.connection().await.unwrap();
             if let Some(migration) = drover_store::migrations::open_of_server(&mut conn, server).await.unwrap() {
                 drop(conn);
-                return then(migration).await;
+                return Box::pin(then(migration)).await;
             }
             drop(conn);
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -1,6 +1,6 @@
 //! The bus within one process, for tests: real queues in order, no broker; loss, duplicates and delays on demand.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
@@ -30,12 +30,51 @@ pub struct MemoryBroker {
 
 #[derive(Default)]
 struct State {
-    queues: HashMap<Address, mpsc::UnboundedSender<(Parcel, Sender)>>,
+    /// Who reads from each queue; the next message is for the first of them.
+    queues: HashMap<Address, VecDeque<Consumer>>,
+    delivered: u64,
     fates: Option<Fates>,
 }
 
+/// A process that reads from a queue.
+struct Consumer {
+    own: Address,
+    deliveries: mpsc::UnboundedSender<Delivery>,
+    unacknowledged: BTreeMap<u64, (Parcel, Sender)>,
+}
+
+/// A parcel that was handed to a consumer, and its number.
+struct Delivery {
+    number: u64,
+    parcel: Parcel,
+    sender: Sender,
+}
+
+impl State {
+    /// Hands a parcel to the next consumer of its queue that is still there; false if there is none.
+    fn deliver(&mut self, parcel: &Parcel, sender: &Sender) -> bool {
+        let Some(queue) = self.queues.get_mut(&parcel.to) else { return false };
+        while let Some(mut consumer) = queue.pop_front() {
+            self.delivered += 1;
+            let number = self.delivered;
+            let delivery = Delivery { number, parcel: parcel.clone(), sender: sender.clone() };
+            if consumer.deliveries.send(delivery).is_ok() {
+                consumer.unacknowledged.insert(number, (parcel.clone(), sender.clone()));
+                queue.push_back(consumer);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Forgets a delivery, and returns what it was.
+    fn settle(&mut self, address: &Address, number: u64) -> Option<(Parcel, Sender)> {
+        self.queues.get_mut(address)?.iter_mut().find_map(|consumer| consumer.unacknowledged.remove(&number))
+    }
+}
+
 impl MemoryBroker {
-    /// Joins as `own`; conductors also take from the shared queue. Leaving is dropping the receiver.
+    /// Joins as `own`; conductors also take from the shared queue, in turn. A process that joins again takes its own place.
     pub fn join(&self, own: &Address) -> (Bus, mpsc::Receiver<Incoming>) {
         let sender = match own {
             Address::Compute(host) => Sender::Agent(host.clone()),
@@ -48,7 +87,7 @@ impl MemoryBroker {
                 _ => vec![own.clone()],
             };
             for address in addresses {
-                self.open_queue(address, inbox.clone());
+                self.open_queue(address, own, inbox.clone());
             }
             Arc::new(MemoryTransport { broker: self.clone(), sender })
         })
@@ -59,18 +98,40 @@ impl MemoryBroker {
         self.lock().queues.remove(address);
     }
 
+    /// The process `own` is gone, as the broker sees it: what it has not acknowledged of a shared queue goes to the others there.
+    pub fn leave(&self, own: &Address) {
+        let mut state = self.lock();
+        state.queues.remove(own);
+        let mut left = Vec::new();
+        for queue in state.queues.values_mut() {
+            let (gone, stay): (VecDeque<_>, _) = std::mem::take(queue).into_iter().partition(|consumer| consumer.own == *own);
+            *queue = stay;
+            left.extend(gone.into_iter().flat_map(|consumer| consumer.unacknowledged.into_values()));
+        }
+        for (parcel, sender) in left {
+            state.deliver(&parcel, &sender);
+        }
+    }
+
     /// Decides the fate of every parcel from now on.
     pub fn set_fates(&self, fates: impl Fn(&Parcel) -> Fate + Send + Sync + 'static) {
         self.lock().fates = Some(Box::new(fates));
     }
 
-    fn open_queue(&self, address: Address, inbox: Inbox) {
-        let (queue, mut parcels) = mpsc::unbounded_channel::<(Parcel, Sender)>();
-        self.lock().queues.insert(address, queue);
+    fn open_queue(&self, address: Address, own: &Address, inbox: Inbox) {
+        let (deliveries, mut arriving) = mpsc::unbounded_channel::<Delivery>();
+        {
+            let mut state = self.lock();
+            let queue = state.queues.entry(address.clone()).or_default();
+            queue.retain(|consumer| consumer.own != *own);
+            queue.push_back(Consumer { own: own.clone(), deliveries, unacknowledged: BTreeMap::new() });
+        }
+        let broker = self.clone();
         tokio::spawn(async move {
-            while let Some((parcel, sender)) = parcels.recv().await {
+            while let Some(Delivery { number, parcel, sender }) = arriving.recv().await {
                 let Parcel { payload, message_id, answers, reply_to, .. } = parcel;
-                inbox.put(Arrival { sender, payload, message_id, answers, reply_to, acknowledge: Box::new(Forget) }).await;
+                let acknowledge = Box::new(Delivered { broker: broker.clone(), address: address.clone(), number });
+                inbox.put(Arrival { sender, payload, message_id, answers, reply_to, acknowledge }).await;
             }
         });
     }
@@ -87,30 +148,37 @@ struct MemoryTransport {
 
 impl Transport for MemoryTransport {
     fn send(&self, parcel: Parcel) -> BoxFuture<'_, Result<(), SendError>> {
-        let state = self.broker.lock();
-        let result = match state.queues.get(&parcel.to) {
-            None => Err(SendError::Unroutable(parcel.to)),
-            Some(queue) => {
-                let times = match state.fates.as_ref().map_or(Fate::Arrives, |fate| fate(&parcel)) {
-                    Fate::Arrives => 1,
-                    Fate::Twice => 2,
-                    Fate::Lost => 0,
-                };
-                let delivered = (0..times).all(|_| queue.send((parcel.clone(), self.sender.clone())).is_ok());
-                if delivered { Ok(()) } else { Err(SendError::Unroutable(parcel.to)) }
-            }
+        let mut state = self.broker.lock();
+        let times = match state.fates.as_ref().map_or(Fate::Arrives, |fate| fate(&parcel)) {
+            Fate::Arrives => 1,
+            Fate::Twice => 2,
+            Fate::Lost => 0,
         };
+        let there = state.queues.get(&parcel.to).is_some_and(|queue| !queue.is_empty());
+        let delivered = there && (0..times).all(|_| state.deliver(&parcel, &self.sender));
+        let result = if delivered { Ok(()) } else { Err(SendError::Unroutable(parcel.to)) };
         async move { result }.boxed()
     }
 }
 
-struct Forget;
+/// A delivery in its consumer's hands.
+struct Delivered {
+    broker: MemoryBroker,
+    address: Address,
+    number: u64,
+}
 
-impl Acknowledge for Forget {
+impl Acknowledge for Delivered {
     fn ack(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.broker.lock().settle(&self.address, self.number);
         async {}.boxed()
     }
     fn requeue(self: Box<Self>) -> BoxFuture<'static, ()> {
+        let mut state = self.broker.lock();
+        if let Some((parcel, sender)) = state.settle(&self.address, self.number) {
+            state.deliver(&parcel, &sender);
+        }
+        drop(state);
         async {}.boxed()
     }
 }
@@ -194,6 +262,29 @@ mod tests {
         });
         assert_eq!(bus.call::<_, i32>(&Address::Conductor, &wake(), Duration::from_secs(5)).await, Ok(42));
         assert!(untouched.try_recv().is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_a_conductor_left_unacknowledged_goes_to_another() {
+        let broker = MemoryBroker::default();
+        let (agent, _inbox) = broker.join(&host());
+        let [first, second] = [Incarnation::random(), Incarnation::random()].map(Address::ConductorProcess);
+        let (_first_bus, mut of_first) = broker.join(&first);
+        let (_second_bus, mut of_second) = broker.join(&second);
+        for _ in 0..4 {
+            agent.cast(&Address::Conductor, &wake()).await.unwrap();
+        }
+        of_first.recv().await.unwrap().ack().await;
+        let held = of_first.recv().await.unwrap();
+        for _ in 0..2 {
+            of_second.recv().await.unwrap().ack().await;
+        }
+        broker.leave(&first);
+        let again = of_second.recv().await.unwrap();
+        assert_eq!(again.decode::<ToConductor>().unwrap().message_id, held.decode::<ToConductor>().unwrap().message_id);
+        again.requeue().await;
+        of_second.recv().await.unwrap().ack().await;
+        assert!(of_second.try_recv().is_err(), "each was acknowledged once");
     }
 
     #[test]

@@ -204,6 +204,7 @@ pub struct LibvirtSection {
     pub live_migration_flag: Vec<String>,
     pub block_migration_flag: Vec<String>,
     pub live_migration_bandwidth: u32,
+    pub live_migration_link_bandwidth: u32,
     pub live_migration_downtime: u64,
     pub live_migration_downtime_steps: u64,
     pub live_migration_downtime_delay: u64,

@@ -34,6 +34,10 @@ pub struct Progress {
     /// When it will end, as its source's agent reckons. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlook: Option<Outlook>,
+    /// The limit that its source's agent gave it, MiB/s; 0: none. Nothing while an agent that has just taken it up cannot know.
+    /// Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_mib: Option<i64>,
 }
 
 /// When a copy will end.

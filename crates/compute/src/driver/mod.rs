@@ -78,7 +78,7 @@ pub enum DomainEvent {
     /// Its migration began another pass over the memory.
     Iteration(ServerId),
     /// Its job ended well; libvirt's account of it. Comes once and cannot be asked for again.
-    JobCompleted(ServerId, JobResult),
+    JobCompleted(ServerId, Box<JobResult>),
 }
 
 /// Which of a domain's XMLs.
@@ -206,12 +206,22 @@ pub enum Action {
     AbortJob,
     /// Switch its migration to post-copy.
     StartPostCopy,
+    /// How fast its migration may send its memory.
+    SetMaxSpeed {
+        /// MiB/s; [`NO_LIMIT`] for no limit.
+        mib: u64,
+        /// Also after a switch to post-copy.
+        post_copy: bool,
+    },
     /// How long its migration may stop it at the end.
     SetMaxDowntime {
         /// Milliseconds.
         milliseconds: u64,
     },
 }
+
+/// No limit, in MiB/s: libvirt's own word for it (`QEMU_DOMAIN_MIG_BANDWIDTH_MAX`); 0 is not one.
+pub const NO_LIMIT: u64 = i64::MAX as u64 >> 20;
 
 /// One call of `virDomainMigrateToURI3`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use super::outlook::Forecast;
 use super::policy::{Decision, Measure, Policy, Situation};
 use crate::actor::{Command, Seat};
 use crate::context::Context;
-use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, PauseReason, RunState};
+use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, NO_LIMIT, PauseReason, RunState};
 use crate::{grants, reports};
 
 /// The net below libvirt's events.
@@ -60,6 +60,7 @@ enum Doing {
     Abort,
     ForceComplete,
     SetDowntime(u64),
+    SetBandwidth(u64),
 }
 
 /// What a job is on its way to. There is no way back from any of the last three.
@@ -73,6 +74,26 @@ enum Course {
     PostCopy,
     /// The guest stands still until it has arrived; it can be taken back.
     StandingStill,
+}
+
+/// What the copy may take of the links, MiB/s; 0 for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// What an earlier life of the agent gave it.
+    Unknown,
+    /// Given with the start.
+    Started(u64),
+    /// Set in the job: libvirt keeps it for the guest's next one.
+    Set(u64),
+}
+
+impl Limit {
+    const fn mib(self) -> Option<u64> {
+        match self {
+            Self::Unknown => None,
+            Self::Started(mib) | Self::Set(mib) => Some(mib),
+        }
+    }
 }
 
 /// The watch over one job.
@@ -91,6 +112,7 @@ pub struct Monitor {
     /// Why the policy has the migration taken back, if it has.
     taken_back: Option<String>,
     downtime_ms: Option<u64>,
+    limit: Limit,
     /// What was told of the policy's decisions: each once, although it may be decided again until it works.
     told: Vec<Decision>,
     last: Option<Progress>,
@@ -117,6 +139,7 @@ impl Monitor {
             course: Course::Copying,
             taken_back: None,
             downtime_ms: None,
+            limit: Limit::Unknown,
             told: Vec::new(),
             last: None,
             account: None,
@@ -204,7 +227,7 @@ impl Monitor {
     fn hear(&mut self, event: Result<DomainEvent, broadcast::error::RecvError>, attached: bool) {
         match event {
             Ok(DomainEvent::JobCompleted(server, account)) if server == self.of.server => {
-                self.account = Some(account);
+                self.account = Some(*account);
                 if attached {
                     self.sample();
                 }
@@ -275,11 +298,12 @@ impl Monitor {
                 self.follow(decision, &progress);
             }
         }
-        self.follow_commands();
+        self.follow_commands(progress.memory_total > 0);
         if progress.memory_total == 0 {
             return; // It has not begun, or has just failed.
         }
         let leaves = matches!(self.course, Course::PostCopy | Course::StandingStill);
+        progress.bandwidth_mib = self.limit.mib().map(|mib| i64::try_from(mib).unwrap_or(i64::MAX));
         progress.outlook = Some(self.forecast.look(&progress, leaves));
         if Instant::now() >= self.next_report {
             self.next_report = Instant::now() + self.ctx.options.monitor_interval;
@@ -333,13 +357,17 @@ impl Monitor {
 
     /// Commands wait until the job is seen: libvirt cannot abort what has not begun.
     pub fn want(&mut self, command: Command) {
+        if matches!(command, Command::Bandwidth(_)) {
+            self.wanted.retain(|wanted| !matches!(wanted, Command::Bandwidth(_))); // The last word counts.
+        }
         if !self.wanted.contains(&command) {
             self.wanted.push(command);
         }
         self.sample();
     }
 
-    fn follow_commands(&mut self) {
+    /// `sends`: before the first byte libvirt is still about to set what it was started with, and would undo another limit.
+    fn follow_commands(&mut self, sends: bool) {
         for command in self.wanted.clone() {
             match command {
                 Command::Abort => {
@@ -347,6 +375,8 @@ impl Monitor {
                     self.abort("an abort was asked for");
                 }
                 Command::ForceComplete => self.force_complete("force-complete was asked for"),
+                Command::Bandwidth(share) if sends => self.set_bandwidth(share),
+                Command::Bandwidth(_) => {}
             }
         }
     }
@@ -361,6 +391,36 @@ impl Monitor {
 
     fn set_downtime(&mut self, milliseconds: u64) {
         self.act(Doing::SetDowntime(milliseconds), Action::SetMaxDowntime { milliseconds });
+    }
+
+    fn set_bandwidth(&mut self, share_mib: Option<u64>) {
+        let limit = self.ctx.options.bandwidth(share_mib);
+        if self.doing.iter().any(|doing| matches!(doing, Doing::SetBandwidth(_))) {
+            return; // One after the other; the next sample brings it up again.
+        }
+        if self.limit.mib() == Some(limit) {
+            return self.wanted.retain(|command| !matches!(command, Command::Bandwidth(_)));
+        }
+        let mib = if limit == 0 { NO_LIMIT } else { limit };
+        self.act(Doing::SetBandwidth(limit), Action::SetMaxSpeed { mib, post_copy: self.may_post_copy });
+    }
+
+    /// The limit that the job was started with, MiB/s; 0 for none.
+    pub const fn runs_under(&mut self, limit_mib: u64) {
+        self.limit = Limit::Started(limit_mib);
+    }
+
+    /// The job is over and the guest may have stayed: a limit that was set in it must not hold for its next migration.
+    pub fn forget_bandwidth(&self) {
+        if matches!(self.limit, Limit::Set(_)) {
+            let no_limit = Action::SetMaxSpeed { mib: NO_LIMIT, post_copy: false };
+            let (done, server) = (self.ctx.driver.act(self.of.server, no_limit), self.of.server);
+            tokio::spawn(async move {
+                if let Err(error) = done.await {
+                    debug!(server.id = %server, error = %error, "the guest keeps the limit of its last migration");
+                }
+            });
+        }
     }
 
     /// Post-copy where the job may become one, after the conductor's leave; else the guest stands still until it has arrived.
@@ -405,6 +465,12 @@ impl Monitor {
                 debug!(migration.id = %migration, downtime_ms = milliseconds, "downtime set");
                 self.downtime_ms = Some(milliseconds);
             }
+            (Doing::SetBandwidth(limit), Ok(())) => {
+                info!(migration.id = %migration, bandwidth_mib = limit, "bandwidth set");
+                self.limit = Limit::Set(limit);
+            }
+            // It is still wanted when the next sample comes.
+            (Doing::SetBandwidth(_), Err(error)) => debug!(migration.id = %migration, error, "bandwidth not set"),
             // The policy asks for it again with the next sample.
             (Doing::SetDowntime(_), Err(error)) => debug!(migration.id = %migration, error, "downtime not set"),
             (doing, Err(error)) => warn!(migration.id = %migration, server.id = %self.of.server, error, "{doing:?} failed"),

@@ -89,7 +89,10 @@ async fn run(ctx: Arc<Context>, mut seat: Seat, data: MigrateData) {
         start => start.map_err(|fault| fault.message),
     };
     match start {
-        Ok(start) => migrate(&ctx, &mut seat, start, data.no_post_copy.as_deref(), &commands, revision).await,
+        Ok(mut start) => {
+            start.call.bandwidth_mib = ctx.options.bandwidth(granted.bandwidth_mib);
+            migrate(&ctx, &mut seat, start, data.no_post_copy.as_deref(), &commands, revision).await;
+        }
         Err(why) => {
             ctx.ledger.set(of, CallState::ended(Some(why.clone())));
             not_started(&ctx, &seat, revision, why).await;
@@ -108,6 +111,7 @@ async fn migrate(
 ) {
     let of = seat.of;
     let mut monitor = Monitor::new(ctx, of, Box::new(start.policy), start.means.post_copy);
+    monitor.runs_under(start.call.bandwidth_mib);
     for &command in commands {
         monitor.want(command); // It came while leave was asked for.
     }
@@ -226,6 +230,7 @@ pub(super) async fn end(
     let succeeded = result.is_ok();
     if !succeeded {
         monitor.let_stop_finish().await;
+        monitor.forget_bandwidth();
     }
     let error = result.err().map(|error| match error.class {
         ErrorClass::Unavailable => format!("the connection to libvirt broke: {}", error.message),

@@ -1,7 +1,7 @@
 //! Whether the source reaches the destination's ports.
 //!
-//! libvirt itself hangs for more than two minutes in `connect` when packets are dropped, and cannot be aborted there; so the ports
-//! are tried before.
+//! libvirt itself hangs for more than two minutes in `connect` when packets are dropped ([`connect_timeout`]), and cannot be aborted
+//! there; so the ports are tried before.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -20,9 +20,22 @@ pub async fn reach(host: &str, port: u16, within: Duration) -> Result<(), String
     let why = match tried {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {} s (are packets dropped on the way?)", within.as_secs()),
+        Err(_) => format!("no answer within {} s; a firewall there or on the way probably drops the packets", within.as_secs()),
     };
     Err(format!("{host} port {port}: {why}"))
+}
+
+/// After how many seconds this host's kernel gives up a connection that nobody answers; none if it does not tell.
+pub fn connect_timeout() -> Option<u32> {
+    let sysctl =
+        |name: &str| -> Option<u32> { std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?.trim().parse().ok() };
+    Some(gives_up_after(sysctl("tcp_syn_retries")?, sysctl("tcp_syn_linear_timeouts").unwrap_or(0)))
+}
+
+/// The first SYN waits a second, each retry twice as long as the one before, at most two minutes (Linux: `TCP_RTO_MAX`); newer kernels
+/// begin with some retries a second apart.
+fn gives_up_after(retries: u32, linear: u32) -> u32 {
+    linear + (0..=retries.min(255)).map(|retry| 1_u32.checked_shl(retry).unwrap_or(u32::MAX).min(120)).sum::<u32>()
 }
 
 /// A port that is listened on until somebody connects, for a short while, or until this is dropped without [`Self::keep`].
@@ -86,6 +99,14 @@ mod tests {
         assert_ne!(port, top);
         reach("127.0.0.1", port, Duration::from_secs(5)).await.unwrap();
         assert!(offer_port(top..=top).await.is_none());
+    }
+
+    #[test]
+    fn the_kernel_gives_up_a_connection_after_its_retries() {
+        assert_eq!((gives_up_after(0, 0), gives_up_after(2, 0), gives_up_after(6, 0)), (1, 7, 127));
+        assert_eq!(gives_up_after(8, 0), 127 + 240, "no retry waits longer than two minutes");
+        assert_eq!(gives_up_after(6, 4), 131);
+        assert!(connect_timeout().is_some_and(|seconds| seconds > 0));
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use crate::storage::sharing::{self, Views};
 pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData, Fault> {
     ctx.driver.prepare_migration(question.server);
     // The tries take as long as the network takes; what else can refuse does not wait for them.
-    let tries = tokio::spawn(connect_tries(ctx, &question.found)?);
+    let tries = tokio::spawn(connect_tries(ctx, question)?);
     let looked = tokio::join!(describe::look_again(ctx, question.server, &question.guest.disks), look_for_probes(&question.found));
     let (guest, source_sees) = (looked.0, looked.1);
     let decided = guest.and_then(|(guest, disks)| {
@@ -54,6 +54,7 @@ pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData,
             .as_ref()
             .filter(|_| permits_post_copy)
             .map(|why| format!("no guest can arrive by it on {}: {why}", question.destination_host)),
+        connect_timeout_s: reach::connect_timeout(),
     })
 }
 
@@ -88,13 +89,14 @@ fn decide(
 }
 
 /// Tries the destination's libvirt and one of its migration ports, both at once.
-fn connect_tries(ctx: &Context, found: &DestinationCheck) -> Result<BoxFuture<'static, Result<(), Fault>>, Fault> {
+fn connect_tries(ctx: &Context, question: &CheckSource) -> Result<BoxFuture<'static, Result<(), Fault>>, Fault> {
+    let found = &question.found;
     let (address, within) = (found.connect_address.clone(), ctx.options.connect_probe_timeout);
     let libvirt = ctx.options.live_migration_uri.tcp_target(&address)?;
     // Through a tunnel the memory takes libvirt's connection.
     let tunnelled = ctx.options.live_migration_flags.intersects(MigrationFlags::TUNNELLED);
     let stream = found.migration_port_probe.filter(|_| !tunnelled);
-    let source = ctx.options.host.clone();
+    let (source, destination) = (ctx.options.host.clone(), question.destination_host.clone());
     Ok(async move {
         let libvirt = async {
             match libvirt {
@@ -113,7 +115,7 @@ fn connect_tries(ctx: &Context, found: &DestinationCheck) -> Result<BoxFuture<'s
         if failures.is_empty() {
             return Ok(());
         }
-        Err(Fault::precheck(format_args!("{source} does not reach the destination: {}", failures.join("; "))))
+        Err(Fault::precheck(format_args!("{source} does not reach {destination}: {}", failures.join("; "))))
     }
     .boxed())
 }

@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) shuts_down: bool,
     /// The next so many questions for the XML fail.
     pub(crate) xml_failures: u32,
+    /// How often the job was looked at while there was one.
+    pub(crate) looks: u32,
     returns: Vec<oneshot::Sender<Result<(), DriverError>>>,
 }
 
@@ -147,7 +149,8 @@ impl Driver for FakeDriver {
         Self::answer(Ok(Vec::new()))
     }
     fn job(&self, _: ServerId) -> Answer<JobSample> {
-        let state = self.state();
+        let mut state = self.state();
+        state.looks += u32::from(state.sample.kind.is_some());
         Self::answer(if state.domain.is_some() { Ok(state.sample.clone()) } else { Err(no_domain()) })
     }
     fn capabilities(&self, _: Machine) -> Answer<String> {
@@ -181,7 +184,7 @@ impl Driver for FakeDriver {
             Action::Shutdown if shuts_down => domain.state = RunState::ShutOff,
             Action::Shutdown => {}
             Action::UndefineAll => domain.persistent = false,
-            Action::AbortJob | Action::StartPostCopy | Action::SetMaxDowntime { .. } => {}
+            Action::AbortJob | Action::StartPostCopy | Action::SetMaxDowntime { .. } | Action::SetMaxSpeed { .. } => {}
         }
         if domain.state == RunState::ShutOff && !domain.persistent {
             state.domain = None;
@@ -207,6 +210,7 @@ pub(crate) struct Script {
     pub(crate) watch: Vec<Watch>,
     pub(crate) refuses: bool,
     pub(crate) abort_requested: bool,
+    pub(crate) bandwidth_mib: Option<u64>,
     pub(crate) is_silent: bool,
 }
 
@@ -287,6 +291,7 @@ impl Stage {
             disks: Vec::new(),
             destination,
             no_post_copy: None,
+            connect_timeout_s: None,
         };
         WithData { of: self.of, data }
     }
@@ -348,7 +353,11 @@ async fn play_conductor(
                     match (script.is_silent, script.refuses) {
                         (true, _) => None,
                         (_, true) => Some(Err(Fault::migration_error("not this attempt"))),
-                        _ => Some(Ok(Granted { revision: Revision(5), abort_requested: script.abort_requested })),
+                        _ => Some(Ok(Granted {
+                            revision: Revision(5),
+                            abort_requested: script.abort_requested,
+                            bandwidth_mib: script.bandwidth_mib,
+                        })),
                     }
                 };
                 if let Some(answer) = answer {

@@ -10,6 +10,7 @@ use drover_common::rpc::latest::{CallState, HostFacts, JobKind, OfAttempt, ToCom
 use drover_compute::driver::{Action, DomainEvent, DriverError};
 use fake::{Stage, address};
 
+mod bandwidth;
 mod clean_up;
 mod convergence;
 mod fake;
@@ -22,7 +23,14 @@ const MIB: i64 = 1 << 20;
 
 /// The conductor's word that an earlier life of the agent may have left this migration.
 fn watch(of: OfAttempt) -> Watch {
-    Watch { of, revision: Revision(9), abort_requested: false, force_complete_requested: false, no_post_copy: false }
+    Watch {
+        of,
+        revision: Revision(9),
+        abort_requested: false,
+        force_complete_requested: false,
+        no_post_copy: false,
+        bandwidth_mib: None,
+    }
 }
 
 #[tokio::test]
@@ -34,7 +42,8 @@ async fn an_order_that_comes_twice_starts_one_migration_and_its_end_is_reported(
     let facts: HostFacts = stage.call(ToCompute::GetFacts(stage.of)).await.unwrap();
     assert_eq!(facts.call, CallState::InCall);
     stage.driver.state().domain = None;
-    stage.driver.tell(DomainEvent::JobCompleted(stage.of.server, JobResult { downtime_ms: Some(30), ..JobResult::default() }));
+    let account = Box::new(JobResult { downtime_ms: Some(30), ..JobResult::default() });
+    stage.driver.tell(DomainEvent::JobCompleted(stage.of.server, account));
     stage.driver.return_from_call(Ok(()));
     let report = stage.report().await;
     assert_eq!((report.revision, &report.facts.guest), (Some(Revision(5)), &None));
@@ -117,7 +126,8 @@ async fn a_job_of_an_earlier_life_is_watched_to_its_end_and_never_started_again(
     }
     stage.cast(stage.order()).await;
     stage.driver.state().domain = None;
-    stage.driver.tell(DomainEvent::JobCompleted(stage.of.server, JobResult { total_ms: Some(9000), ..JobResult::default() }));
+    let account = Box::new(JobResult { total_ms: Some(9000), ..JobResult::default() });
+    stage.driver.tell(DomainEvent::JobCompleted(stage.of.server, account));
     let report = stage.report().await;
     assert_eq!((report.revision, report.facts.call), (Some(Revision(9)), CallState::ended(None)));
     assert_eq!(report.result.unwrap().total_ms, Some(9000));

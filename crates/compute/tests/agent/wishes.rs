@@ -1,6 +1,6 @@
 //! What is asked of a migration under way survives the agent's life, and a guest that was stopped for it goes on if it fails.
 
-use drover_common::rpc::latest::{CallState, GuestState, HostFacts, JobKind, ToCompute, Watch};
+use drover_common::rpc::latest::{CallState, GrantKind, GuestState, HostFacts, JobKind, ToCompute, Watch};
 use drover_compute::driver::{Action, DomainEvent, DriverError, PauseReason, RunState};
 
 use super::fake::Stage;
@@ -33,6 +33,22 @@ async fn a_job_that_could_not_be_taken_up_is_let_be_when_it_is_no_longer_ours() 
     stage.driver.state().xml_failures = 0;
     stage.cast(stage.order()).await; // Had it been taken up, this one would be known.
     stage.until(|state| !state.calls.is_empty()).await;
+}
+
+#[tokio::test]
+async fn force_complete_is_post_copy_where_that_is_permitted_and_a_pause_where_it_is_not() {
+    let (permitted, pause) = ("live_migration_permit_post_copy = true", Action::Suspend);
+    for (options, expected, other) in [(permitted, Action::StartPostCopy, pause), ("", pause, Action::StartPostCopy)] {
+        let stage = Stage::with_options(options, |_, _, _| {});
+        stage.cast(stage.order()).await;
+        stage.until(|state| !state.calls.is_empty()).await;
+        stage.driver.set_job(Some(JobKind::MigrationOut), 128 * MIB);
+        stage.cast(ToCompute::LiveMigrationForceComplete(stage.of)).await;
+        stage.until(|state| state.actions.contains(&expected)).await;
+        assert!(!stage.driver.state().actions.contains(&other));
+        let asked = stage.script.lock().unwrap().asked.clone();
+        assert_eq!(asked.contains(&GrantKind::PostCopy), expected == Action::StartPostCopy, "{asked:?}");
+    }
 }
 
 #[tokio::test]

@@ -85,6 +85,8 @@ pub struct View {
     pub recoveries: i32,
     /// Whether libvirt has sent anything yet.
     pub sends: bool,
+    /// How long the source's kernel lets libvirt wait for its connection to the destination, seconds; none: its agent does not say.
+    pub connect_timeout_s: Option<u32>,
     /// Whose copy an operator chose.
     pub keep: Option<Keep>,
 }
@@ -116,6 +118,7 @@ impl View {
             retries: row.retries,
             recoveries: row.recoveries,
             sends: row.progress.is_some(),
+            connect_timeout_s: row.data.as_ref().and_then(|data| data.connect_timeout_s),
             keep: match &row.keep {
                 None => None,
                 Some(host) if *host == row.source => Some(Keep::Source),
@@ -217,9 +220,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries to go on with a post-copy: the first one, which doubles, and the longest.
 const RECOVER_FIRST: Duration = Duration::from_secs(1);
 const RECOVER_LAST: Duration = Duration::from_secs(30);
-/// libvirt waits for its connection to the destination as long as the kernel tries (`tcp_syn_retries`, 6 by default), and cannot be
-/// told to stop meanwhile.
-const CONNECT_AT_MOST: Duration = Duration::from_secs(127);
+/// libvirt waits for its connection to the destination as long as the kernel tries, and cannot be told to stop meanwhile. This is
+/// Linux' default, where the source's agent did not say.
+const CONNECT_TIMEOUT_S: u32 = 127;
 /// While a job runs: its agent reports every few seconds, each report puts this off.
 const JOB: Duration = Duration::from_secs(30);
 
@@ -308,7 +311,8 @@ fn under_way(row: &View, source: &HostFacts) -> Option<Next> {
     }
     let why = match nudge {
         Some(Nudge::Abort) if !row.sends => {
-            format!("an abort was asked for: libvirt's connect to the destination, at most {} s", CONNECT_AT_MOST.as_secs())
+            let most = row.connect_timeout_s.unwrap_or(CONNECT_TIMEOUT_S);
+            format!("an abort was asked for: libvirt's connect to the destination, at most {most} s")
         }
         Some(Nudge::Abort) => "an abort was asked for: libvirt's job to end".to_owned(),
         _ => "libvirt's job".to_owned(),

@@ -29,6 +29,7 @@ fn view(status: MigrationStatus) -> View {
         retries: 0,
         recoveries: 0,
         sends: true,
+        connect_timeout_s: None,
         keep: None,
     }
 }
@@ -189,12 +190,16 @@ fn what_the_agent_took_back_by_itself_ends_cancelled_with_its_reason() {
 fn an_abort_before_the_first_byte_says_how_long_libvirts_connect_may_take() {
     let Known::Seen(source) = seen(Some(GuestState::Running)) else { unreachable!() };
     let in_call = facts(Known::Seen(HostFacts { call: CallState::InCall, ..source }), Known::NotAsked);
-    let waits = |sends| match plan(&View { abort_requested: true, sends, ..view(MigrationStatus::Running) }, &in_call) {
-        Next::Wait { why, nudge: Some(Nudge::Abort), .. } => why,
-        other => panic!("{other:?}"),
+    let waits = |sends, connect_timeout_s| {
+        let row = View { abort_requested: true, sends, connect_timeout_s, ..view(MigrationStatus::Running) };
+        match plan(&row, &in_call) {
+            Next::Wait { why, nudge: Some(Nudge::Abort), .. } => why,
+            other => panic!("{other:?}"),
+        }
     };
-    assert!(waits(false).ends_with("libvirt's connect to the destination, at most 127 s"));
-    assert!(waits(true).ends_with("libvirt's job to end"));
+    assert!(waits(false, None).ends_with("libvirt's connect to the destination, at most 127 s"));
+    assert!(waits(false, Some(31)).ends_with("libvirt's connect to the destination, at most 31 s"), "the source's kernel says so");
+    assert!(waits(true, None).ends_with("libvirt's job to end"));
 }
 
 #[test]

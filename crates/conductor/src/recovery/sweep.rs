@@ -11,7 +11,7 @@ use crate::Conductor;
 const BATCH: i64 = 200;
 
 impl Conductor {
-    /// Drives every row that is due, and gives free slots to those who wait for them.
+    /// Drives every row that is due, gives free slots to those who wait for them, and shares out the links.
     pub(crate) async fn sweep_rows(self: &Arc<Self>) {
         let due = async {
             let mut conn = self.store.connection().await?;
@@ -27,5 +27,6 @@ impl Conductor {
             Err(error) => warn!(error = telemetry::chain(&error), "rows not swept; the next sweep tries again"),
         }
         self.slot_freed();
+        self.links_changed();
     }
 }

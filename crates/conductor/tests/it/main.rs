@@ -2,5 +2,7 @@
 //! wrongly or not at all. That real agents behave like these is what the live tests show.
 
 mod ends;
+mod fleet;
+mod queue;
 mod reports;
 mod world;

@@ -12,9 +12,9 @@ use drover_common::ids::{HostName, Incarnation, MigrationId, RequestId, ServerId
 use drover_common::lifecycle::Life;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
-    Authority, CallState, DestinationAddresses, DestinationCheck, DomainReport, DomainsReport, GrantKind, GrantRequest, Granted,
-    GuestDescription, GuestFacts, GuestState, HostFacts, Marker, MigrateData, MigrateServer, MigrationReport, OfAttempt, ToCompute,
-    ToConductor,
+    Authority, CallState, CheckSource, DestinationAddresses, DestinationCheck, DomainReport, DomainsReport, GrantKind,
+    GrantRequest, Granted, GuestDescription, GuestFacts, GuestState, HostFacts, Marker, MigrateData, MigrateServer,
+    MigrationReport, OfAttempt, ToCompute, ToConductor,
 };
 use drover_common::server::{Flavor, TaskState, VmState};
 use drover_conductor::{Conductor, Settings};
@@ -23,7 +23,7 @@ use drover_store::servers::{self, Observer, Server};
 use drover_store::{Store, actions, commit, hosts, services};
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 /// The longest that anything here may take.
@@ -45,10 +45,16 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// A conductor that gives agents a second to answer.
     pub(crate) async fn new(pool: PgPool) -> Self {
+        Self::with_options(pool, "rpc_response_timeout = 1").await
+    }
+
+    /// The same with these options of `[DEFAULT]`.
+    pub(crate) async fn with_options(pool: PgPool, default: &str) -> Self {
         let (store, broker, life) = (Store::from_pool(pool), MemoryBroker::default(), Life::default());
-        let config =
-            config::from_toml("[DEFAULT]\nrpc_response_timeout = 1\n[conductor]\nsweep_interval = 1\nhost = \"c1\"").unwrap();
+        let config = format!("[DEFAULT]\n{default}\n[conductor]\nsweep_interval = 1\nhost = \"c1\"");
+        let config = config::from_toml(&config).unwrap();
         let me = Incarnation::random();
         let (bus, inbox) = broker.join(&Address::ConductorProcess(me));
         let conductor = Conductor::new(store.clone(), bus, Settings::new(&config).unwrap(), me, life.clone());
@@ -69,29 +75,17 @@ impl World {
 
     /// What the API does for `os-migrateLive`.
     pub(crate) async fn live_migrate(&self) -> MigrationId {
-        let request_id = RequestId::random();
-        let mut tx = self.store.begin().await.unwrap();
-        servers::claim_task_state(&mut tx, self.server, TaskState::Migrating).await.unwrap().expect("free");
-        let name = actions::names::LIVE_MIGRATION;
-        let action = actions::start(&mut tx, self.server, name, &request_id, "user", "project").await.unwrap();
-        let new = NewMigration {
-            server: self.server,
-            source: self.h1.host.clone(),
-            requested_host: None,
-            skip_scheduler: false,
-            block_migration: None,
-            disk_over_commit: None,
-            user_id: "user".to_owned(),
-            project_id: "project".to_owned(),
-            request_id,
-            action,
-            reply_to: None,
-        };
-        let migration = migrations::insert(&mut tx, &new).await.unwrap();
-        commit(tx).await.unwrap();
-        let message = ToConductor::MigrateServer(MigrateServer { migration, live: true, rebuild: false, flavor: None });
+        let (migration, message) = accept(&self.store, self.server, &self.h1.host, None).await;
         self.api.cast(&Address::Conductor, &Envelope::new(message)).await.unwrap();
         migration
+    }
+
+    /// What the API does for a request to abort.
+    pub(crate) async fn abort(&self, migration: MigrationId) {
+        let mut conn = self.store.connection().await.unwrap();
+        assert!(migrations::request_abort(&mut conn, migration, "admin").await.unwrap());
+        drop(conn);
+        self.api.cast(&Address::Conductor, &Envelope::new(ToConductor::Wake { migration })).await.unwrap();
     }
 
     pub(crate) async fn server(&self) -> Server {
@@ -167,7 +161,89 @@ pub(crate) fn inventory(name: &str, host_uuid: Uuid) -> HostInventory {
         local_gb: 100,
         free_disk_gb: 90,
         cpu_info: json!({}),
+        link_bandwidth_mib: 0,
+        migration_bandwidth_mib: 0,
     }
+}
+
+/// The answer to `describe_guest`.
+pub(crate) fn described(state: GuestState) -> Value {
+    json!(GuestDescription {
+        name: "instance-1".to_owned(),
+        state,
+        persistent: true,
+        xml: "<domain/>".to_owned(),
+        memory_mb: 1024,
+        disks: Vec::new(),
+        probes: Vec::new(),
+        host_cpu: None,
+    })
+}
+
+/// The answer to `check_can_live_migrate_destination` of a host that has nothing against it.
+pub(crate) fn fit_for_arrival(host: &HostName) -> Value {
+    json!(DestinationCheck {
+        connect_address: host.to_string(),
+        inbound_address_set: false,
+        migration_port_probe: None,
+        directories: Vec::new(),
+        block_devices: Vec::new(),
+        graphics_listen_addr_vnc: None,
+        graphics_listen_addr_spice: None,
+        links: Vec::new(),
+        no_post_copy: None,
+    })
+}
+
+/// The answer to `check_can_live_migrate_source` of a host that has nothing against it.
+pub(crate) fn fit_to_leave(question: CheckSource) -> Value {
+    json!(MigrateData {
+        name: question.guest.name,
+        xml: question.guest.xml,
+        persistent: true,
+        paused: false,
+        block_migration: false,
+        no_post_copy: None,
+        connect_timeout_s: None,
+        disks: Vec::new(),
+        destination: DestinationAddresses {
+            host: question.destination_host,
+            connect_address: question.found.connect_address,
+            inbound_address_set: false,
+            graphics_listen_addr_vnc: None,
+            graphics_listen_addr_spice: None,
+        },
+    })
+}
+
+/// What the API does for `os-migrateLive`: the row; whoever is to lead it is told with the message.
+pub(crate) async fn accept(
+    store: &Store,
+    server: ServerId,
+    source: &HostName,
+    requested_host: Option<HostName>,
+) -> (MigrationId, ToConductor) {
+    let request_id = RequestId::random();
+    let mut tx = store.begin().await.unwrap();
+    servers::claim_task_state(&mut tx, server, TaskState::Migrating).await.unwrap().expect("free");
+    let name = actions::names::LIVE_MIGRATION;
+    let action = actions::start(&mut tx, server, name, &request_id, "user", "project").await.unwrap();
+    let new = NewMigration {
+        server,
+        source: source.clone(),
+        requested_host,
+        skip_scheduler: false,
+        block_migration: None,
+        disk_over_commit: None,
+        user_id: "user".to_owned(),
+        project_id: "project".to_owned(),
+        request_id,
+        action,
+        reply_to: None,
+    };
+    let migration = migrations::insert(&mut tx, &new).await.unwrap();
+    commit(tx).await.unwrap();
+    (migration, ToConductor::MigrateServer(MigrateServer { migration, live: true, rebuild: false, flavor: None }))
 }
 
 /// An agent that follows a script. A clone is the same agent.
@@ -178,6 +254,7 @@ pub(crate) struct Agent {
     server: ServerId,
     bus: Bus,
     state: Arc<Mutex<State>>,
+    returns: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -185,8 +262,11 @@ struct State {
     guest: Option<GuestFacts>,
     /// Messages that stay without an answer.
     ignores: HashSet<&'static str>,
+    /// Those of them that came.
+    unanswered: HashSet<&'static str>,
     /// Whether libvirt's call returns.
     stays_in_call: bool,
+    in_call: bool,
     /// Of the last report.
     sequence: i64,
 }
@@ -199,7 +279,7 @@ impl Agent {
         hosts::host_up(&mut tx, &host, service, life, &inventory(name, Uuid::new_v4())).await.unwrap().unwrap();
         commit(tx).await.unwrap();
         let (bus, inbox) = broker.join(&Address::Compute(host.clone()));
-        let agent = Self { host, life, server, bus, state: Arc::default() };
+        let agent = Self { host, life, server, bus, state: Arc::default(), returns: Arc::default() };
         tokio::spawn(agent.clone().listen(inbox));
         agent
     }
@@ -217,9 +297,26 @@ impl Agent {
         self.state().ignores.insert(message);
     }
 
+    /// Whether this message came since it is left without an answer.
+    pub(crate) fn was_asked(&self, message: &'static str) -> bool {
+        self.state().unanswered.contains(message)
+    }
+
+    /// Answers this message again.
+    pub(crate) fn answer_again(&self, message: &'static str) {
+        let mut state = self.state();
+        state.ignores.remove(message);
+        state.unanswered.remove(message);
+    }
+
     /// libvirt's call does not return.
     pub(crate) fn stay_in_call(&self) {
         self.state().stays_in_call = true;
+    }
+
+    /// It returns after all, and the guest has arrived.
+    pub(crate) fn return_from_call(&self) {
+        self.returns.notify_one();
     }
 
     /// A report about all domains, with the next number or the one given.
@@ -236,7 +333,7 @@ impl Agent {
     async fn listen(self, mut inbox: mpsc::Receiver<Incoming>) {
         while let Some(incoming) = inbox.recv().await {
             let message = incoming.decode::<ToCompute>().unwrap().message;
-            if self.state().ignores.contains(message.name()) {
+            if self.leaves_unanswered(message.name()) {
                 continue;
             }
             if let Some(answer) = self.answer(message) {
@@ -246,50 +343,28 @@ impl Agent {
         }
     }
 
+    fn leaves_unanswered(&self, message: &'static str) -> bool {
+        let mut state = self.state();
+        let ignored = state.ignores.contains(message);
+        if ignored {
+            state.unanswered.insert(message);
+        }
+        ignored
+    }
+
     fn answer(&self, message: ToCompute) -> Option<Value> {
         let answer = match message {
-            ToCompute::DescribeGuest(_) => json!(GuestDescription {
-                name: "instance-1".to_owned(),
-                state: self.state().guest.as_ref()?.state,
-                persistent: true,
-                xml: "<domain/>".to_owned(),
-                memory_mb: 1024,
-                disks: Vec::new(),
-                probes: Vec::new(),
-                host_cpu: None,
-            }),
-            ToCompute::CheckCanLiveMigrateDestination(_) => json!(DestinationCheck {
-                connect_address: self.host.to_string(),
-                inbound_address_set: false,
-                migration_port_probe: None,
-                directories: Vec::new(),
-                block_devices: Vec::new(),
-                graphics_listen_addr_vnc: None,
-                graphics_listen_addr_spice: None,
-                links: Vec::new(),
-                no_post_copy: None,
-            }),
-            ToCompute::CheckCanLiveMigrateSource(question) => json!(MigrateData {
-                name: question.guest.name,
-                xml: question.guest.xml,
-                persistent: true,
-                paused: false,
-                block_migration: false,
-                no_post_copy: None,
-                disks: Vec::new(),
-                destination: DestinationAddresses {
-                    host: question.destination_host,
-                    connect_address: question.found.connect_address,
-                    inbound_address_set: false,
-                    graphics_listen_addr_vnc: None,
-                    graphics_listen_addr_spice: None,
-                },
-            }),
+            ToCompute::DescribeGuest(_) => described(self.state().guest.as_ref()?.state),
+            ToCompute::CheckCanLiveMigrateDestination(_) => fit_for_arrival(&self.host),
+            ToCompute::CheckCanLiveMigrateSource(question) => fit_to_leave(question),
             ToCompute::LiveMigration(order) => {
                 tokio::spawn(self.clone().migrate(order.of));
                 return None;
             }
-            ToCompute::GetFacts(_) => json!(self.facts(CallState::Unseen)),
+            ToCompute::GetFacts(_) => {
+                let call = if self.state().in_call { CallState::InCall } else { CallState::Unseen };
+                json!(self.facts(call))
+            }
             ToCompute::PostLiveMigrationAtDestination(_) => {
                 let mut state = self.state();
                 state.sequence = 7;
@@ -311,8 +386,11 @@ impl Agent {
         let authority = Authority::Migration { attempt: of.attempt };
         let request = GrantRequest { migration: of.migration, authority, kind: GrantKind::Start, incarnation: self.life };
         let granted: Granted = self.ask(ToConductor::Grant(request)).await;
-        if self.state().stays_in_call {
-            return;
+        let stays_in_call = self.state().stays_in_call;
+        if stays_in_call {
+            self.state().in_call = true;
+            self.returns.notified().await;
+            self.state().in_call = false;
         }
         self.state().guest = None;
         let report = MigrationReport {

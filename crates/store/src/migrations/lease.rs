@@ -10,7 +10,6 @@ use drover_common::ids::{Incarnation, MigrationId};
 use sqlx::PgConnection;
 
 use super::read::{Migration, Record};
-use crate::claims::Limits;
 use crate::error::StoreError;
 
 /// How long a driver may be silent before another takes over.
@@ -98,7 +97,7 @@ pub async fn release(
 }
 
 /// Open migrations that nobody drives and whose time has come, the longest overdue first. Queued ones wait for a slot, not for
-/// a time: [`may_leave_queue`].
+/// a time: [`crate::line`].
 pub async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<MigrationId>, StoreError> {
     let rows = sqlx::query_scalar!(
         "SELECT id FROM migrations
@@ -111,25 +110,6 @@ pub async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<MigrationId>
     .fetch_all(conn)
     .await
     .map_err(StoreError::query("migrations.due"))?;
-    Ok(rows.into_iter().map(MigrationId).collect())
-}
-
-/// Queued migrations that a free slot of their source (and of the fleet) waits for, in the order of their requests: as many for
-/// each source as it has free slots. Whether the destination has one shows when it is claimed.
-pub async fn may_leave_queue(conn: &mut PgConnection, limits: &Limits) -> Result<Vec<MigrationId>, StoreError> {
-    let rows = sqlx::query_scalar!(
-        r#"SELECT id AS "id!" FROM (
-               SELECT id, source_compute, row_number() OVER (PARTITION BY source_compute ORDER BY id) AS place
-               FROM migrations WHERE status = 'queued') q
-           WHERE $1::bigint = 0 OR place <= $1 - (SELECT count(*) FROM claims WHERE source_host = q.source_compute)
-           ORDER BY id
-           LIMIT CASE WHEN $2::bigint = 0 THEN 1000 ELSE greatest(0, $2 - (SELECT count(*) FROM claims)) END"#,
-        i64::from(limits.outgoing),
-        i64::from(limits.fleet),
-    )
-    .fetch_all(conn)
-    .await
-    .map_err(StoreError::query("migrations.may_leave_queue"))?;
     Ok(rows.into_iter().map(MigrationId).collect())
 }
 

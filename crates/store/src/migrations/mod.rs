@@ -4,7 +4,8 @@
 //!   out, without an edge, under the same guard.
 //! - Who drives a row holds its lease ([`lease`]); grants to agents need no lease, the compare-and-swap protects them.
 //! - Each phase and each decision leaves a line ([`steps`]).
-//! - Requests to abort or to force completion are columns that anybody may set; they change no revision.
+//! - Requests to abort or to force completion are columns that anybody may set; they change no revision. Nor do the priority
+//!   ([`crate::line`]) and the share of the links ([`crate::bandwidth`]).
 
 pub mod lease;
 mod read;
@@ -20,7 +21,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::error::StoreError;
-pub use read::{Listing, Migration, exists, get, in_progress_of_server, list, open_of_server, open_of_servers, watched_by_source};
+use crate::{bandwidth, line};
+pub use read::{
+    Listing, Migration, exists, get, in_line, in_progress_of_server, list, open_of_server, open_of_servers, watched_by_source,
+};
 use read::{Record, json};
 
 /// What a roll-back shall end in.
@@ -131,6 +135,7 @@ pub async fn amend(
 }
 
 async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -> Result<Option<Migration>, StoreError> {
+    let slot_hosts = after.slot_hosts.as_deref().map(line::names);
     let row = sqlx::query_as!(
         Record,
         "UPDATE migrations SET
@@ -138,6 +143,10 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
              refusals = $10, migrate_data = $11, pre_done = $12, start_incarnation = $13, ending = $14, waiting_for = $15,
              fault_class = $16, fault_message = $17, deadline = now() + make_interval(secs => $18),
              casts = $19, job_result = $20, recoveries = $21,
+             queued_at = CASE $4 WHEN 'queued' THEN coalesce(queued_at, clock_timestamp()) WHEN 'accepted' THEN queued_at END,
+             slot_hosts = CASE WHEN $4 IN ('accepted', 'queued') THEN $22::text[] END,
+             bandwidth_mib = CASE WHEN $4 NOT IN ('preparing', 'running', 'running (post-copy)') THEN NULL
+                                  WHEN status = 'accepted' THEN $23 ELSE bandwidth_mib END,
              claimed_at = CASE WHEN $4 = 'preparing' THEN coalesce(claimed_at, clock_timestamp()) ELSE claimed_at END,
              started_at = CASE WHEN $4 = 'running' THEN coalesce(started_at, clock_timestamp()) ELSE started_at END,
              switched_over_at = CASE WHEN $4 = 'post-migrating' THEN coalesce(switched_over_at, clock_timestamp()) ELSE switched_over_at END,
@@ -166,6 +175,8 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
         after.casts,
         after.job_result.as_ref().map(|result| json("migrations", before.id, result)).transpose()?,
         after.recoveries,
+        slot_hosts.as_deref(),
+        after.bandwidth_mib.map(bandwidth::stored),
     )
     .fetch_optional(conn)
     .await

@@ -60,6 +60,12 @@ pub struct Migration {
     pub start_incarnation: Option<Incarnation>,
     pub ending: Option<Ending>,
     pub waiting_for: Option<String>,
+    pub priority: i32,
+    pub queued_at: Option<DateTime<Utc>>,
+    /// When written as `accepted` or `queued`: the destinations that only lack a slot; none: any may do.
+    pub slot_hosts: Option<Vec<HostName>>,
+    /// When claimed: what the copy may use for a start. Later it is [`crate::bandwidth`] that writes it.
+    pub bandwidth_mib: Option<u64>,
     pub fault: Option<Fault>,
     /// `[memory, disk]` × `[total, processed, remaining]`, bytes; none before the first sample.
     pub counters: [[Option<i64>; 3]; 2],
@@ -137,6 +143,10 @@ pub(super) struct Record {
     #[expect(dead_code, reason = "read by SELECT *, of use to people only")]
     pub(super) keep_requested_by: Option<String>,
     pub(super) recoveries: i32,
+    pub(super) priority: i32,
+    pub(super) queued_at: Option<DateTime<Utc>>,
+    pub(super) slot_hosts: Option<Vec<String>>,
+    pub(super) bandwidth_mib: Option<i64>,
 }
 
 impl Record {
@@ -184,6 +194,10 @@ impl Record {
             start_incarnation: self.start_incarnation.map(Incarnation),
             ending: self.ending.map(|text| text.parse()).transpose()?,
             waiting_for: self.waiting_for,
+            priority: self.priority,
+            queued_at: self.queued_at,
+            slot_hosts: self.slot_hosts.map(|hosts| hosts.into_iter().map(HostName::new).collect::<Result<_, _>>()).transpose()?,
+            bandwidth_mib: self.bandwidth_mib.map(i64::unsigned_abs),
             fault,
             counters: [
                 [self.memory_total, self.memory_processed, self.memory_remaining],
@@ -255,6 +269,16 @@ pub async fn in_progress_of_server(conn: &mut PgConnection, server: ServerId) ->
     .await
     .map_err(StoreError::query("migrations.in_progress_of_server"))?;
     Ok(read_all(rows)?.into_iter().filter(|m| m.status.in_progress_for_api()).collect())
+}
+
+/// Migrations in line for a slot, the first in line first ([`crate::line`]).
+pub async fn in_line(conn: &mut PgConnection, limit: i64) -> Result<Vec<Migration>, StoreError> {
+    let rows =
+        sqlx::query_as!(Record, "SELECT * FROM migrations WHERE queued_at IS NOT NULL ORDER BY priority DESC, id LIMIT $1", limit)
+            .fetch_all(conn)
+            .await
+            .map_err(StoreError::query("migrations.in_line"))?;
+    read_all(rows)
 }
 
 /// Open migrations that may have a job on this host as their source.

@@ -27,6 +27,8 @@ pub(crate) fn inventory(host_uuid: Uuid) -> HostInventory {
         local_gb: 100,
         free_disk_gb: 90,
         cpu_info: serde_json::json!({}),
+        link_bandwidth_mib: 0,
+        migration_bandwidth_mib: 0,
     }
 }
 

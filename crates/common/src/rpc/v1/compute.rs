@@ -24,6 +24,8 @@ pub enum ToCompute {
     LiveMigrationAbort(OfAttempt),
     /// To the source: look whether force-complete is wanted. *Cast.*
     LiveMigrationForceComplete(OfAttempt),
+    /// To the source: the copy's share of the links is another now. *Cast.* Since 1.2.
+    LiveMigrationBandwidth(Bandwidth),
     /// To the source, whose guest waits in a post-copy that broke: go on with it. *Cast.* Since 1.2.
     RecoverPostCopy(Recovery),
     /// To either: [`super::facts::HostFacts`].
@@ -57,6 +59,7 @@ impl ToCompute {
             Self::LiveMigration(_) => "live_migration",
             Self::LiveMigrationAbort(_) => "live_migration_abort",
             Self::LiveMigrationForceComplete(_) => "live_migration_force_complete",
+            Self::LiveMigrationBandwidth(_) => "live_migration_bandwidth",
             Self::RecoverPostCopy(_) => "recover_post_copy",
             Self::GetFacts(_) => "get_facts",
             Self::PostLiveMigrationAtDestination(_) => "post_live_migration_at_destination",
@@ -131,6 +134,16 @@ pub struct WithData {
     pub of: OfAttempt,
     /// What was agreed on.
     pub data: MigrateData,
+}
+
+/// A copy's share of the links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// The attempt.
+    #[serde(flatten)]
+    pub of: OfAttempt,
+    /// MiB/s; none: the links have no limit, only the host's own for one migration holds.
+    pub bandwidth_mib: Option<u64>,
 }
 
 /// A post-copy to go on with.
@@ -216,4 +229,7 @@ pub struct Granted {
     pub revision: Revision,
     /// Whether an abort was asked for meanwhile.
     pub abort_requested: bool,
+    /// For a start: the copy's share of the links, MiB/s; none: they have no limit. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_mib: Option<u64>,
 }

@@ -115,6 +115,9 @@ pub struct Watch {
     /// Whether it was started as one that cannot become post-copy, although that is permitted. Since 1.2.
     #[serde(default)]
     pub no_post_copy: bool,
+    /// The copy's share of the links, MiB/s; none: they have no limit. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_mib: Option<u64>,
 }
 
 /// What a host's libvirt has.

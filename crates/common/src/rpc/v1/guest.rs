@@ -194,6 +194,9 @@ pub struct MigrateData {
     /// Why this migration cannot become post-copy although that is permitted. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_post_copy: Option<String>,
+    /// After how many seconds the source's kernel gives up a connection that nobody answers: so long libvirt may connect. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout_s: Option<u32>,
 }
 
 impl MigrateData {

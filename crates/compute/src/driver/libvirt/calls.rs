@@ -260,6 +260,10 @@ pub(super) fn act(peer: &Peer, server: ServerId, action: Action) -> Result<(), E
         ),
         Action::AbortJob => ffi::abort_job(domain),
         Action::StartPostCopy => ffi::start_post_copy(domain),
+        Action::SetMaxSpeed { mib, post_copy } => {
+            domain.migrate_set_max_speed(mib, 0)?;
+            if post_copy { domain.migrate_set_max_speed(mib, sys::VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY) } else { Ok(()) }
+        }
         Action::SetMaxDowntime { milliseconds } => domain.migrate_set_max_downtime(milliseconds, 0),
     })
 }

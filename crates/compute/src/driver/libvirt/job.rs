@@ -36,6 +36,7 @@ pub(super) fn progress(params: &Params) -> Progress {
         dirty_bytes_per_second: or_zero(sys::VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE).saturating_mul(page_size),
         throttle_percent: i32::try_from(or_zero(sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE)).unwrap_or(0),
         outlook: None,
+        bandwidth_mib: None,
     }
 }
 

@@ -153,7 +153,7 @@ impl Link {
                     DomainEvent::Changed(ServerId(uuid))
                 }
                 RawEvent::Iteration(uuid) => DomainEvent::Iteration(ServerId(uuid)),
-                RawEvent::JobCompleted(uuid, params) => DomainEvent::JobCompleted(ServerId(uuid), job::result(&params)),
+                RawEvent::JobCompleted(uuid, params) => DomainEvent::JobCompleted(ServerId(uuid), Box::new(job::result(&params))),
                 RawEvent::Closed => return closed.cancel(),
             };
             events.send(event).ok(); // Nobody listens: nobody waits for it.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use drover_common::fault::Fault;
+use drover_common::ids::HostName;
 use drover_common::migration::Event;
 use drover_common::rpc::latest::MigrateData;
-use drover_store::claims::{self, Claim, Claimed};
+use drover_store::claims::{self, Claim, Claimed, NoSlot};
 use drover_store::hosts::HostState;
 use drover_store::migrations::{Migration, advance};
 use drover_store::{StoreError, actions, commit};
@@ -20,7 +21,7 @@ pub(crate) enum ClaimOutcome {
     /// It is ours; the row is `preparing`.
     Claimed(Step),
     /// Which slot is missing.
-    NoSlot(String),
+    NoSlot(NoSlot),
     /// The destination filled up meanwhile.
     Refused(Fault),
     /// The row is no longer what it was.
@@ -48,9 +49,9 @@ impl Conductor {
             disk_gb: flavor.root_gb,
         };
         let mut tx = self.store.begin().await?;
-        match claims::take(&mut tx, claim, self.settings.limits).await? {
-            Claimed::Yes => {}
-            Claimed::NoSlot(why) => return Ok(ClaimOutcome::NoSlot(why)),
+        let share_mib = match claims::take(&mut tx, claim, self.settings.limits).await? {
+            Claimed::Yes { share_mib } => share_mib,
+            Claimed::NoSlot(missing) => return Ok(ClaimOutcome::NoSlot(missing)),
             Claimed::NoHost => return Ok(ClaimOutcome::Refused(Fault::compute_host_not_found(&destination.host))),
             Claimed::GroupPolicy(why) => return Ok(ClaimOutcome::Refused(Fault::precheck(why))),
             Claimed::NoRoom { memory_mb, vcpus } => {
@@ -61,7 +62,7 @@ impl Conductor {
                 };
                 return Ok(ClaimOutcome::Refused(fault));
             }
-        }
+        };
         let after = advance(&mut tx, row, Event::Claimed, |after| {
             after.attempt.0 += 1;
             after.source_node = Some(guest.source.node.clone());
@@ -72,6 +73,7 @@ impl Conductor {
             after.casts = 0;
             after.start_incarnation = None;
             after.ending = None;
+            after.bandwidth_mib = share_mib;
         });
         let Some(after) = after.await? else {
             return Ok(ClaimOutcome::Changed);
@@ -80,19 +82,31 @@ impl Conductor {
         commit(tx).await?;
         info!(destination = %destination.host, attempt = %after.attempt, "destination claimed");
         self.tell_waiting_caller(row);
+        if share_mib.is_some() {
+            self.links_changed();
+        }
         Ok(ClaimOutcome::Claimed(Step::Row(Box::new(after))))
     }
 
-    /// Puts the migration into the queue; it holds nothing there.
-    pub(crate) async fn enqueue(self: &Arc<Self>, row: &Migration, why: &str) -> Result<Step, StoreError> {
+    /// Puts the migration into the queue; it holds nothing there. `hosts` are those that only lack a slot, if that is known.
+    pub(crate) async fn enqueue(
+        self: &Arc<Self>,
+        row: &Migration,
+        why: &str,
+        hosts: Option<Vec<HostName>>,
+    ) -> Result<Step, StoreError> {
         let mut conn = self.store.connection().await?;
         let after = advance(&mut conn, row, Event::NoSlot, |after| {
             after.waiting_for = Some(why.to_owned());
+            after.slot_hosts = hosts;
         })
         .await?;
         if after.is_some() {
             info!(why, "queued");
             self.tell_waiting_caller(row);
+            if row.queued_at.is_some() {
+                self.slot_freed(); // What was kept for it others may have.
+            }
         }
         Ok(Step::written(after))
     }

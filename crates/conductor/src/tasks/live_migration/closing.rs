@@ -95,8 +95,11 @@ impl Conductor {
         if let (Event::Refused, Some(fault)) = (outcome.event, &outcome.fault) {
             self.notify_refused(row, fault);
         }
-        if held {
+        if held || row.queued_at.is_some() {
             self.slot_freed();
+        }
+        if row.bandwidth_mib.is_some() {
+            self.links_changed();
         }
         self.tell_waiting_caller(row);
         self.wake_power_of(row).await;

@@ -67,7 +67,8 @@ impl Conductor {
             Err(fault) => Ok(refused(fault)),
             Ok(data) => match self.claim(row, guest, state, data, events).await? {
                 ClaimOutcome::Claimed(step) => Ok(Checked::Claimed(step)),
-                ClaimOutcome::NoSlot(why) => Ok(Checked::NoSlot(why)),
+                // It goes nowhere else, whichever slot is missing.
+                ClaimOutcome::NoSlot(missing) => Ok(Checked::NoSlot { why: missing.why, hosts: Some(vec![host.clone()]) }),
                 ClaimOutcome::Refused(fault) => Ok(refused(fault)),
                 ClaimOutcome::Changed => Ok(Checked::Changed),
             },
@@ -90,7 +91,7 @@ impl Conductor {
         refusals.retain(|refusal| refusal.host != row.source && !row.refusals.iter().any(|former| former.host == refusal.host));
         refusals.splice(0..0, row.refusals.iter().cloned());
         let mut tried = 0;
-        let mut no_slot = None;
+        let (mut no_slot, mut lack_a_slot) = (None, Vec::new());
         for state in candidates {
             if row.refusals.iter().any(|former| former.host == state.host) {
                 continue;
@@ -104,10 +105,13 @@ impl Conductor {
                 Ok(data) => match self.claim(row, guest, state, data, events).await? {
                     ClaimOutcome::Claimed(step) => return Ok(Checked::Claimed(step)),
                     ClaimOutcome::Changed => return Ok(Checked::Changed),
-                    ClaimOutcome::NoSlot(why) => {
-                        no_slot = Some(why);
+                    ClaimOutcome::NoSlot(missing) if missing.at_destination => {
+                        no_slot = Some(missing.why);
+                        lack_a_slot.push(state.host.clone());
                         continue;
                     }
+                    // Nor is there one for any other destination.
+                    ClaimOutcome::NoSlot(missing) => return Ok(Checked::NoSlot { why: missing.why, hosts: None }),
                     ClaimOutcome::Refused(fault) => fault,
                 },
                 Err(fault) if fault.class.another_host_may_do() => fault,
@@ -117,7 +121,7 @@ impl Conductor {
             refusals.push(Refusal { host: state.host.clone(), fault: refused });
         }
         Ok(match no_slot {
-            Some(why) => Checked::NoSlot(why),
+            Some(why) => Checked::NoSlot { why, hosts: Some(lack_a_slot) },
             None => Checked::Refused(Fault::no_valid_host(told(&refusals)), refusals),
         })
     }

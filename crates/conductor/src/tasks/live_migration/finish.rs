@@ -36,6 +36,9 @@ impl Conductor {
         }
         if after.is_some() {
             self.notify_start(row, notifications::Step::Post, &row.source);
+            if row.bandwidth_mib.is_some() {
+                self.links_changed();
+            }
         }
         Ok(Step::written(after))
     }

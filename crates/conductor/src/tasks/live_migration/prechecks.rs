@@ -28,8 +28,13 @@ use crate::scheduler::{PinnedZone, Spec};
 pub(crate) enum Checked {
     /// Claimed: the row goes on as `preparing`.
     Claimed(Step),
-    /// Everything fits, but a slot is missing; which.
-    NoSlot(String),
+    /// Everything fits, but a slot is missing.
+    NoSlot {
+        /// Which.
+        why: String,
+        /// The hosts that only lack a slot; none: it is not theirs that is missing.
+        hosts: Option<Vec<HostName>>,
+    },
     /// No, and why; with the hosts that were tried.
     Refused(Fault, Vec<Refusal>),
     /// The row is no longer what it was.
@@ -66,7 +71,7 @@ impl Conductor {
         match checked {
             Checked::Claimed(step) => Ok(step),
             Checked::Changed => Ok(Step::Changed),
-            Checked::NoSlot(why) => self.enqueue(row, &why).await,
+            Checked::NoSlot { why, hosts } => self.enqueue(row, &why, hosts).await,
             Checked::Refused(fault, _) if fault.class == FaultClass::MessageDeliveryFailure => Ok(wait_for_broker(&fault)),
             Checked::Refused(fault, refusals) => {
                 let fault = fault.for_caller();

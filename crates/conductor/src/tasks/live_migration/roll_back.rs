@@ -60,6 +60,9 @@ impl Conductor {
                 self.notify_end(row, notifications::Step::Abort, &row.source);
             }
             self.notify_start(row, notifications::Step::Rollback, &row.source);
+            if row.bandwidth_mib.is_some() {
+                self.links_changed();
+            }
         }
         Ok(Step::written(after))
     }
