@@ -287,6 +287,8 @@ impl Stage {
             disks: Vec::new(),
             destination,
             no_post_copy: None,
+            stream: None,
+            no_way_back: None,
         };
         WithData { of: self.of, data }
     }

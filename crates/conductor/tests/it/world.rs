@@ -268,6 +268,7 @@ impl Agent {
                 graphics_listen_addr_spice: None,
                 links: Vec::new(),
                 no_post_copy: None,
+                stream: None,
             }),
             ToCompute::CheckCanLiveMigrateSource(question) => json!(MigrateData {
                 name: question.guest.name,
@@ -276,6 +277,8 @@ impl Agent {
                 paused: false,
                 block_migration: false,
                 no_post_copy: None,
+                stream: None,
+                no_way_back: None,
                 disks: Vec::new(),
                 destination: DestinationAddresses {
                     host: question.destination_host,
