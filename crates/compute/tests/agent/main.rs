@@ -61,7 +61,7 @@ async fn a_stream_that_was_agreed_on_is_what_libvirt_is_called_with_and_is_told(
     {
         let call = &stage.driver.state().calls[0];
         assert_eq!((call.parallel_connections, call.zstd_level), (Some(4), Some(3)));
-        assert_eq!(call.flags, 27 | 1 << 11 | 1 << 17, "compressed, parallel");
+        assert_eq!(call.flags, 27 + (1 << 11) + (1 << 17), "compressed, parallel");
     }
     let mut told = Vec::new();
     for _ in 0..3 {
