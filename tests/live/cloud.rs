@@ -66,6 +66,17 @@ impl Cloud {
         self.restart(process);
     }
 
+    /// Sets several options of an agent's `[libvirt]` and starts it anew once.
+    pub(crate) fn set_agent_options(&self, host: &str, options: &[(&str, &str)]) {
+        let process = format!("compute-{host}");
+        for (option, value) in options {
+            let key = format!("DROVER_LIBVIRT__{option}");
+            self.bench.set_environment(&process, &key, Some(value)).expect("an option is set");
+            lock(&self.options).push((process.clone(), key));
+        }
+        self.restart(&process);
+    }
+
     pub(crate) fn restart(&self, process: &str) {
         self.stop(process);
         self.start(process);
@@ -111,6 +122,7 @@ impl Drop for Cloud {
             host.plug().ok();
             host.run("nft", ["flush ruleset"]).ok();
         }
+        self.bench.fabric("nft", ["flush ruleset"]).ok();
         for conductor in std::mem::take(&mut *lock(&self.conductors)) {
             self.bench.remove_conductor(&conductor).ok();
         }

@@ -3,6 +3,7 @@
 //! One at a time: `cargo test -p drover-tests --test live` (see `deploy/dev/test` for what it needs around it).
 
 mod cloud;
+mod cutover;
 mod faults;
 mod force_complete;
 mod moves;
@@ -10,5 +11,6 @@ mod notifications;
 mod power;
 mod refusals;
 mod steering;
+mod stream;
 mod verdicts;
 mod vm;

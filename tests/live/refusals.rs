@@ -7,12 +7,12 @@ use crate::cloud::{Cloud, SOON};
 use crate::vm::Vm;
 
 /// Asks synchronously (2.30) for a move to `host`.
-fn ask(vm: &Vm<'_>, host: impl Into<Value>) -> Answer {
+pub(crate) fn ask(vm: &Vm<'_>, host: impl Into<Value>) -> Answer {
     vm.act("2.30", &json!({"host": host.into(), "block_migration": "auto"}))
 }
 
 /// 400 with this text in it; the server is as it was, its migration is `error` and says why.
-fn assert_refused(vm: &Vm<'_>, answer: &Answer, text: &str) {
+pub(crate) fn assert_refused(vm: &Vm<'_>, answer: &Answer, text: &str) {
     assert_eq!(answer.status, 400, "{}", answer.message());
     assert!(answer.message().contains(text), "{}", answer.message());
     let migration = vm.ended("error", SOON);

@@ -33,7 +33,7 @@ fn on_its_way<'a>(cloud: &'a Cloud, name: &str, working_set_mib: u32, options: &
 }
 
 /// The reasons of the decisions of this kind, as the migration keeps them.
-fn decided(migration: &Value, what: &str) -> Vec<String> {
+pub(crate) fn decided(migration: &Value, what: &str) -> Vec<String> {
     let steps = migration["steps"].as_array().expect("steps");
     let of_kind = steps.iter().filter(|step| step["kind"] == "decision" && step["what"] == what);
     of_kind.map(|step| step["why"].as_str().unwrap_or_default().to_owned()).collect()

@@ -91,6 +91,16 @@ fn found() -> DestinationCheck {
         graphics_listen_addr_spice: None,
         links: vec![LinkCheck { path: "/srv/shared/vm.qcow2".to_owned(), resolves_to: "/srv/pool/vm.qcow2".to_owned() }],
         no_post_copy: Some("no userfaultfd".to_owned()),
+        stream: Some(StreamEnd {
+            qemu_version: Some(10_000_002),
+            libvirt_version: Some(11_003_000),
+            requires_tls: true,
+            tls: TlsEnd {
+                trusts: vec!["5e884898".to_owned()],
+                server: Some(Ok("5e884898".to_owned())),
+                client: Some(Err("client-cert.pem is missing".to_owned())),
+            },
+        }),
     }
 }
 
@@ -111,6 +121,8 @@ fn data() -> MigrateData {
         },
         no_post_copy: Some("no userfaultfd".to_owned()),
         connect_timeout_s: Some(127),
+        stream: Some(Stream { parallel_connections: Some(4), zstd_level: Some(1), why: "TLS, parallel connections: 4".to_owned() }),
+        no_way_back: Some("QEMU 10.0.2 of h2 is newer".to_owned()),
     }
 }
 

@@ -17,7 +17,7 @@ use tracing::{Instrument, debug, info_span, warn};
 use crate::actor::Command;
 use crate::context::Context;
 use crate::migration::{destination, discard, post, power, recover, rollback, source};
-use crate::{domains, facts, power as power_actions, prechecks, registration};
+use crate::{announce, domains, facts, power as power_actions, prechecks, registration};
 
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
@@ -25,6 +25,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(2);
 pub async fn serve(ctx: Arc<Context>, mut inbox: mpsc::Receiver<Incoming>) {
     ctx.life.spawn(registration::keep_registered(Arc::clone(&ctx)));
     ctx.life.spawn(domains::keep_reporting(Arc::clone(&ctx)));
+    ctx.life.spawn(announce::keep_announcing(Arc::clone(&ctx)));
     loop {
         let incoming = tokio::select! {
             () = ctx.life.stop.cancelled() => break,

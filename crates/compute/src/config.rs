@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use drover_common::config::{Config, ConfigError};
+use drover_common::config::{Compression, Config, ConfigError, LibvirtSection};
 use drover_common::ids::HostName;
 use tracing::warn;
 
+use crate::announce::AnnounceOptions;
 use crate::flags::MigrationFlags;
 use crate::migration::policy::PolicyOptions;
 use crate::migration::uri::UriTemplate;
+use crate::stream::StreamOptions;
 
 /// What the agent was told.
 #[derive(Debug, Clone)]
@@ -34,6 +36,10 @@ pub struct Options {
     pub bandwidth_mib: u64,
     /// MiB/s of the host's link, 0 for no limit. It is shared out by the conductor, which knows all migrations.
     pub link_bandwidth_mib: u32,
+    /// How the memory travels.
+    pub stream: StreamOptions,
+    /// How guests that arrive are announced.
+    pub announce: AnnounceOptions,
     /// How a copy is made to converge.
     pub policy: PolicyOptions,
     /// Between two samples of progress.
@@ -62,7 +68,11 @@ impl Options {
     /// Checks the configuration and keeps what concerns the agent.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let (default, libvirt) = (&config.default, &config.libvirt);
-        let mut also = MigrationFlags::NONE;
+        let stream = StreamOptions::new(libvirt);
+        let mut also = stream.flags();
+        if libvirt.live_migration_with_native_tls {
+            also = also.with(MigrationFlags::TLS);
+        }
         if libvirt.live_migration_permit_post_copy {
             also = also.with(MigrationFlags::POSTCOPY);
         } else if libvirt.live_migration_permit_auto_converge {
@@ -77,6 +87,7 @@ impl Options {
                 "VIR_MIGRATE_NON_SHARED_INC or VIR_MIGRATE_NON_SHARED_DISK is required: without it the disks would stay behind",
             ));
         }
+        check_stream(libvirt, live, block)?;
         let text = |address: &Option<std::net::IpAddr>| address.map(|a| a.to_string());
         Ok(Self {
             host: config.compute_host()?,
@@ -89,6 +100,11 @@ impl Options {
             permit_auto_converge: libvirt.live_migration_permit_auto_converge,
             bandwidth_mib: libvirt.live_migration_bandwidth.into(),
             link_bandwidth_mib: libvirt.live_migration_link_bandwidth,
+            stream,
+            announce: AnnounceOptions {
+                count: libvirt.live_migration_announce_count,
+                interval: Duration::from_millis(libvirt.live_migration_announce_interval),
+            },
             policy: PolicyOptions::new(libvirt),
             monitor_interval: Duration::from_secs(libvirt.live_migration_monitor_interval),
             report_interval: Duration::from_secs(default.report_interval),
@@ -138,6 +154,49 @@ fn flags(option: &str, names: &[String], also: MigrationFlags) -> Result<Migrati
     Ok(flags)
 }
 
+/// What the options about the stream and the two lists of flags must not say together.
+fn check_stream(libvirt: &LibvirtSection, live: MigrationFlags, block: MigrationFlags) -> Result<(), ConfigError> {
+    let both = |flags| live.intersects(flags) && block.intersects(flags);
+    if libvirt.live_migration_require_tls {
+        if !both(MigrationFlags::TLS) {
+            return Err(ConfigError::not_allowed(
+                "[libvirt] live_migration_require_tls",
+                true,
+                "it takes live_migration_with_native_tls = true, or VIR_MIGRATE_TLS in live_migration_flag and block_migration_flag",
+            ));
+        }
+        if !is_protected(&libvirt.live_migration_uri) {
+            warn!(
+                uri = libvirt.live_migration_uri,
+                "live_migration_require_tls is about memory and disks: the guest's definition travels in the clear (live_migration_uri)"
+            );
+        }
+    }
+    // Without a method libvirt takes XBZRLE, which goes with one stream only.
+    let listed = [&libvirt.live_migration_flag, &libvirt.block_migration_flag];
+    let compressed = listed.iter().any(|names| names.iter().any(|name| name == "VIR_MIGRATE_COMPRESSED"));
+    let parallel = live.with(block).intersects(MigrationFlags::PARALLEL);
+    match libvirt.live_migration_compression {
+        Compression::None if compressed && parallel => Err(ConfigError::not_allowed(
+            "[libvirt] live_migration_compression",
+            "none",
+            "VIR_MIGRATE_COMPRESSED is XBZRLE then, which libvirt refuses for parallel connections: \"zstd\"",
+        )),
+        Compression::Auto if compressed => Err(ConfigError::not_allowed(
+            "[libvirt] live_migration_compression",
+            "auto",
+            "without VIR_MIGRATE_COMPRESSED in live_migration_flag and block_migration_flag, which leaves nothing to choose",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether libvirt's own connection is encrypted, or never leaves the host.
+fn is_protected(uri: &str) -> bool {
+    let scheme = uri.split("://").next().unwrap_or_default();
+    !matches!(scheme.split_once('+'), Some((_, "tcp")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +234,44 @@ mod tests {
         let limited = options("[libvirt]\nlive_migration_bandwidth = 50").unwrap();
         assert_eq!([None, Some(20), Some(80)].map(|share| limited.bandwidth(share)), [50, 20, 50]);
         assert_eq!([None, Some(20)].map(|share| options("").unwrap().bandwidth(share)), [0, 20]);
+    }
+
+    #[test]
+    fn options_about_the_stream_become_flags() {
+        let flags = |text: &str| options(&format!("[libvirt]\n{text}")).unwrap().live_migration_flags;
+        assert!(flags("live_migration_with_native_tls = true").intersects(MigrationFlags::TLS));
+        assert!(!flags("").intersects(MigrationFlags::TLS.with(MigrationFlags::PARALLEL)));
+        assert!(flags("live_migration_parallel_connections = 2").intersects(MigrationFlags::PARALLEL));
+        let zstd = flags("live_migration_compression = \"zstd\"");
+        assert!(zstd.intersects(MigrationFlags::PARALLEL) && zstd.intersects(MigrationFlags::COMPRESSED));
+        assert!(!flags("live_migration_compression = \"auto\"").intersects(MigrationFlags::COMPRESSED));
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_is_refused_by_option() {
+        let flags = |more: &str| {
+            let list = format!("[\"VIR_MIGRATE_LIVE\", \"VIR_MIGRATE_PEER2PEER\"{more}]");
+            format!(
+                "live_migration_flag = {list}\nblock_migration_flag = {}\n",
+                list.replace(']', ", \"VIR_MIGRATE_NON_SHARED_INC\"]")
+            )
+        };
+        let (tunnel, compressed) = (flags(", \"VIR_MIGRATE_TUNNELLED\""), flags(", \"VIR_MIGRATE_COMPRESSED\""));
+        for (text, part) in [
+            ("live_migration_require_tls = true".to_owned(), "live_migration_require_tls = true is not allowed"),
+            (format!("{tunnel}live_migration_parallel_connections = 2"), "VIR_MIGRATE_TUNNELLED and VIR_MIGRATE_PARALLEL exclude"),
+            (format!("{tunnel}live_migration_with_native_tls = true"), "VIR_MIGRATE_TUNNELLED and VIR_MIGRATE_TLS exclude"),
+            (
+                format!("{compressed}live_migration_parallel_connections = 2"),
+                "live_migration_compression = \"none\" is not allowed",
+            ),
+            (format!("{compressed}live_migration_compression = \"auto\""), "live_migration_compression = \"auto\" is not allowed"),
+        ] {
+            let error = options(&format!("[libvirt]\n{text}")).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        options(&format!("[libvirt]\n{compressed}live_migration_compression = \"zstd\"")).unwrap();
+        options("[libvirt]\nlive_migration_require_tls = true\nlive_migration_with_native_tls = true").unwrap();
     }
 
     #[test]

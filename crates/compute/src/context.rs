@@ -8,6 +8,7 @@ use drover_common::ids::Incarnation;
 use drover_common::lifecycle::Life;
 
 use crate::actor::Actors;
+use crate::announce::Expected;
 use crate::arrivals::Arrivals;
 use crate::config::Options;
 use crate::domains::Domains;
@@ -40,6 +41,8 @@ pub struct Context {
     pub powers: Powers,
     /// Migrations that arrive.
     pub arrivals: Arrivals,
+    /// Guests that will be announced when they are here.
+    pub expected: Expected,
     /// What the conductor said is to be watched.
     pub resumption: Resumption,
     /// Probe files.
@@ -67,6 +70,7 @@ impl Context {
             actors: Actors::default(),
             powers: Powers::default(),
             arrivals: Arrivals::default(),
+            expected: Expected::default(),
             resumption: Resumption::default(),
             capabilities: CapabilityCache::default(),
             domains: Domains::default(),
@@ -106,6 +110,11 @@ impl Context {
     /// How libvirt starts QEMU, as it was when the inventory was read; none if it is another hypervisor.
     pub fn qemu(&self) -> Option<Qemu> {
         *self.qemu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// libvirt's version, as it was when the inventory was read.
+    pub fn libvirt_version(&self) -> Option<i32> {
+        self.inventory.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|known| known.libvirt_version)
     }
 
     /// The hypervisor and its version, for people.

@@ -24,7 +24,7 @@ pub const NAMES: &[(&str, MigrationFlags)] = &[
     ("VIR_MIGRATE_CHANGE_PROTECTION", MigrationFlags(1 << 8)),
     ("VIR_MIGRATE_UNSAFE", MigrationFlags(1 << 9)),
     ("VIR_MIGRATE_OFFLINE", MigrationFlags::OFFLINE),
-    ("VIR_MIGRATE_COMPRESSED", MigrationFlags(1 << 11)),
+    ("VIR_MIGRATE_COMPRESSED", MigrationFlags::COMPRESSED),
     ("VIR_MIGRATE_ABORT_ON_ERROR", MigrationFlags(1 << 12)),
     ("VIR_MIGRATE_AUTO_CONVERGE", MigrationFlags::AUTO_CONVERGE),
     ("VIR_MIGRATE_RDMA_PIN_ALL", MigrationFlags(1 << 14)),
@@ -50,6 +50,9 @@ const EXCLUSIVE: &[(MigrationFlags, MigrationFlags, &str)] = &[
     (MigrationFlags::TUNNELLED, MigrationFlags::TLS, "a tunnel is protected by libvirt's own connection"),
     (MigrationFlags::TUNNELLED, MigrationFlags::NON_SHARED_DISK, "libvirt cannot copy disks through a tunnel"),
     (MigrationFlags::TUNNELLED, MigrationFlags::NON_SHARED_INC, "libvirt cannot copy disks through a tunnel"),
+    (MigrationFlags::TUNNELLED, MigrationFlags::ZEROCOPY, "a tunnel copies the memory"),
+    (MigrationFlags::ZEROCOPY, MigrationFlags::TLS, "what is encrypted is copied"),
+    (MigrationFlags::ZEROCOPY, MigrationFlags::COMPRESSED, "what is compressed is copied"),
     (MigrationFlags::NON_SHARED_DISK, MigrationFlags::NON_SHARED_INC, "one copies whole disks, the other their top layer"),
 ];
 
@@ -81,6 +84,8 @@ impl MigrationFlags {
     pub const NON_SHARED_INC: Self = Self(1 << 7);
     /// Only the definition moves.
     pub const OFFLINE: Self = Self(1 << 10);
+    /// Memory is compressed on its way.
+    pub const COMPRESSED: Self = Self(1 << 11);
     /// The guest is slowed down until the copy keeps up.
     pub const AUTO_CONVERGE: Self = Self(1 << 13);
     /// The guest may run on the destination before all its memory is there.
@@ -134,7 +139,7 @@ impl MigrationFlags {
     }
 
     /// Whether libvirt can do all this together and Drover can live with it.
-    fn possible(self) -> Result<(), String> {
+    pub fn possible(self) -> Result<(), String> {
         if !self.intersects(Self::PEER2PEER) {
             return Err("VIR_MIGRATE_PEER2PEER is required: without it a migration would die with the agent".to_owned());
         }
@@ -223,6 +228,8 @@ mod tests {
             ("PEER2PEER TUNNELLED PARALLEL", "VIR_MIGRATE_TUNNELLED and VIR_MIGRATE_PARALLEL exclude"),
             ("PEER2PEER TUNNELLED NON_SHARED_INC", "VIR_MIGRATE_TUNNELLED and VIR_MIGRATE_NON_SHARED_INC exclude"),
             ("PEER2PEER TUNNELLED TLS", "VIR_MIGRATE_TUNNELLED and VIR_MIGRATE_TLS exclude"),
+            ("PEER2PEER PARALLEL ZEROCOPY TLS", "VIR_MIGRATE_ZEROCOPY and VIR_MIGRATE_TLS exclude"),
+            ("PEER2PEER PARALLEL ZEROCOPY COMPRESSED", "VIR_MIGRATE_ZEROCOPY and VIR_MIGRATE_COMPRESSED exclude"),
             ("PEER2PEER LIVE TUNNELLED POSTCOPY", "VIR_MIGRATE_TUNNELLED and VIR_MIGRATE_POSTCOPY exclude"),
             ("PEER2PEER NON_SHARED_DISK NON_SHARED_INC", "VIR_MIGRATE_NON_SHARED_DISK and VIR_MIGRATE_NON_SHARED_INC exclude"),
             ("PEER2PEER POSTCOPY", "VIR_MIGRATE_POSTCOPY needs VIR_MIGRATE_LIVE"),

@@ -108,9 +108,13 @@ pub fn versions(inventory: &HostInventory) -> (&str, i32, i32) {
     (&inventory.hypervisor_type, inventory.hypervisor_version, inventory.libvirt_version)
 }
 
+/// A version as people write it.
+pub fn dotted(version: i32) -> String {
+    format!("{}.{}.{}", version / 1_000_000, version / 1000 % 1000, version % 1000)
+}
+
 /// For instance `QEMU 10.0.2, libvirt 11.3.0`.
 pub fn shown(inventory: &HostInventory) -> String {
-    let dotted = |version: i32| format!("{}.{}.{}", version / 1_000_000, version / 1000 % 1000, version % 1000);
     format!("{} {}, libvirt {}", inventory.hypervisor_type, dotted(inventory.hypervisor_version), dotted(inventory.libvirt_version))
 }
 

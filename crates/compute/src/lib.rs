@@ -12,6 +12,7 @@
 
 pub mod actor;
 pub mod agent;
+pub mod announce;
 pub mod arrivals;
 pub mod config;
 pub mod context;
@@ -31,6 +32,7 @@ pub mod registration;
 pub mod reports;
 pub mod resume;
 pub mod storage;
+pub mod stream;
 
 use std::sync::Arc;
 

@@ -167,6 +167,11 @@ impl Bench {
         run(command.args(arguments).env("OS_ENDPOINT", format!("http://{}", self.plan.api())))
     }
 
+    /// Runs a program in the network namespace that joins all hosts and the root namespace: each host's port there has its name.
+    pub fn fabric<'a>(&self, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
+        network::run_in_fabric(self.plan, program, arguments)
+    }
+
     /// Makes and starts a guest; see [`GuestSpec`].
     pub fn create_guest(&self, spec: &GuestSpec) -> Result<Guest> {
         guest::create(self, spec)

@@ -11,6 +11,7 @@ use crate::identity::outer_pid;
 use crate::layout::Layout;
 use crate::libvirtd;
 use crate::older;
+use crate::pki;
 use crate::plan::{HOSTS_MAX, Plan};
 use crate::state::{HostKind, HostRecord};
 use crate::supervisor::Supervisor;
@@ -182,6 +183,7 @@ impl Host {
         }
         if self.record.kind != HostKind::Bare {
             libvirtd::write_configuration(self.plan, &self.record, &own.join("etc-libvirt"))?;
+            pki::write_certificates(self.plan, &self.record, &own.join("etc-libvirt/pki"))?;
         }
         if self.record.kind == HostKind::Older {
             mounts.extend(older::mounts(&older::prepare()?)?);

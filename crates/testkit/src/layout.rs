@@ -63,6 +63,11 @@ impl Layout {
         self.root.join("shared")
     }
 
+    /// The bench's own CA.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
     pub(crate) fn postgres(&self) -> PathBuf {
         self.root.join("postgres")
     }
@@ -95,11 +100,14 @@ impl Layout {
         }
     }
 
-    /// Creates the directories. Only root may look into the configuration, which holds passwords.
+    /// Creates the directories. Only root may look into what holds passwords and keys.
     pub(crate) fn create(&self) -> Result<()> {
-        for directory in [self.notify(), self.logs(), self.config(), self.shared().join("disks"), self.shared().join("serial")] {
+        for directory in
+            [self.notify(), self.logs(), self.config(), self.pki(), self.shared().join("disks"), self.shared().join("serial")]
+        {
             fs::create_dir_all(&directory).map_err(BenchError::file("create", &directory))?;
         }
+        set_mode(&self.pki(), 0o700)?;
         set_mode(&self.config(), 0o700)
     }
 }

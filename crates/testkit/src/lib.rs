@@ -24,7 +24,7 @@
 //!
 //! - [`plan`]: every name, address and port, from one number.
 //! - [`supervisor`]: who holds the processes, and why nothing can be left behind.
-//! - [`host`], `network`, `libvirtd`, `older`: what makes a host.
+//! - [`host`], `network`, `libvirtd`, `pki`, `older`: what makes a host.
 //! - `postgres`, `rabbitmq`, `drover`: the services.
 //! - [`guest`] and [`workload`]: what runs on the hosts; [`watch`]: what is seen of it.
 //! - `up`, `down`, [`mod@bench`], [`process`], [`cluster`]: putting it together and taking it apart.
@@ -46,6 +46,7 @@ mod libvirtd;
 mod lock;
 mod network;
 mod older;
+mod pki;
 pub mod plan;
 mod postgres;
 pub mod process;

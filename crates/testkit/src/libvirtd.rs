@@ -12,6 +12,7 @@ use crate::error::{BenchError, Result};
 use crate::host::SHARED;
 use crate::layout::Layout;
 use crate::older;
+use crate::pki;
 use crate::plan::Plan;
 use crate::state::{HostKind, HostRecord};
 use crate::supervisor::protocol::StartSpec;
@@ -85,7 +86,10 @@ namespaces = [ ]
 cgroup_controllers = [ ]
 # No virtlogd: QEMU writes its own log and the serial console.
 stdio_handler = "file"
-{shared}"#
+# Of the bench's own CA, for migrations that ask for TLS.
+migrate_tls_x509_cert_dir = "{directory}"
+{shared}"#,
+        directory = pki::DIRECTORY,
     )
 }
 

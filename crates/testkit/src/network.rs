@@ -178,6 +178,12 @@ pub(crate) fn make_host(plan: Plan, host: &HostRecord) -> Result<()> {
     Ok(())
 }
 
+/// Runs a program in the middle of the network.
+pub(crate) fn run_in_fabric<'a>(plan: Plan, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
+    let netns = plan.fabric_netns();
+    run(command("ip", ["netns", "exec", &netns, program]).args(arguments))
+}
+
 /// Cuts a host off the network (its link to the fabric goes down) or joins it again. Guests on it are cut off as well.
 pub(crate) fn set_link(plan: Plan, host: &str, up: bool) -> Result<()> {
     batch(Some(&plan.fabric_netns()), &[format!("link set {host} {}", if up { "up" } else { "down" })])

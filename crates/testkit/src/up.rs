@@ -21,7 +21,7 @@ use crate::network;
 use crate::plan::HOSTS_MAX;
 use crate::process::Process;
 use crate::state::{HostKind, State};
-use crate::{libvirtd, postgres, rabbitmq};
+use crate::{libvirtd, pki, postgres, rabbitmq};
 
 /// Hosts of a new bench.
 pub const HOSTS_DEFAULT: u8 = 3;
@@ -66,6 +66,7 @@ pub(crate) fn up(bench: &Bench, options: &UpOptions) -> Result<Cluster> {
     if !network::is_intact(bench.plan(), &state.hosts) {
         step(bench, "network", || network::make_fabric(bench.plan()))?;
     }
+    pki::prepare(bench.plan())?;
     let bench_program = program("drover-bench")?;
     start_infrastructure(bench, &state, &hosts, &bench_program)?;
     if !options.infrastructure_only {

@@ -64,9 +64,9 @@ async fn a_word_of_the_conductor_ends_the_wait_at_once(pool: PgPool) {
 #[sqlx::test(migrator = "drover_store::MIGRATOR")]
 async fn without_a_word_the_row_ends_the_wait(pool: PgPool) {
     let cloud = Cloud::with_a_server(pool).await;
-    let answer = ask_and(&cloud, "v2.1", server_id(1), async |migration| {
+    let answer = Box::pin(ask_and(&cloud, "v2.1", server_id(1), async |migration| {
         cloud.advance(migration.id, Event::NoSlot, |_| {}).await; // Queued: the prechecks have passed.
-    })
+    }))
     .await;
     answer.assert_empty(202);
 }
@@ -119,16 +119,16 @@ async fn each_class_of_fault_has_its_status_on_both_mounts(pool: PgPool) {
 async fn an_abort_in_the_prechecks_is_told_and_one_after_them_is_not_theirs(pool: PgPool) {
     let cloud = Cloud::with_a_server(pool).await;
     cloud.server(2, "h1").await;
-    let early = ask_and(&cloud, "v2.1", server_id(1), async |migration| {
+    let early = Box::pin(ask_and(&cloud, "v2.1", server_id(1), async |migration| {
         cloud.advance(migration.id, Event::Aborted, |row| row.fault = Some(Fault::aborted("admin"))).await;
-    })
+    }))
     .await;
     early.assert_refusal("409 conflictingRequest: Live migration aborted by admin.");
-    let late = ask_and(&cloud, "v2.1", server_id(2), async |migration| {
+    let late = Box::pin(ask_and(&cloud, "v2.1", server_id(2), async |migration| {
         cloud.advance(migration.id, Event::Claimed, |row| row.destination = Some(host_name("h2"))).await;
         cloud.advance(migration.id, Event::RollBack, |_| {}).await;
         cloud.advance(migration.id, Event::RolledBackCancelled, |row| row.fault = Some(Fault::aborted("admin"))).await;
-    })
+    }))
     .await;
     late.assert_empty(202);
 }
@@ -148,10 +148,10 @@ async fn when_the_api_is_stopped_the_caller_is_told_that_the_migration_goes_on(p
     let cloud = Cloud::with_a_server(pool).await;
     let life = cloud.life.clone();
     let mut id = None;
-    let answer = ask_and(&cloud, "v2.1", server_id(1), async |migration| {
+    let answer = Box::pin(ask_and(&cloud, "v2.1", server_id(1), async |migration| {
         id = Some(migration.id);
         life.stop.cancel();
-    })
+    }))
     .await;
     answer.assert_refusal(&format!("503 serviceUnavailable: The API is being stopped; migration {} goes on.", id.unwrap()));
 }

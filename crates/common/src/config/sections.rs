@@ -14,6 +14,12 @@ const DOWNTIME_MS_MAX: u64 = 2_000_000;
 /// Far more steps than anybody can tell apart; each is kept for the length of a migration.
 const DOWNTIME_STEPS_MAX: u64 = 1000;
 
+/// QEMU's own limit (`multifd-zstd-level`; its 0 would be no compression).
+const ZSTD_LEVEL_MAX: u64 = 20;
+/// An announcement is broadcast: it is for the moment of the arrival, and no replacement for a switch that never learns.
+const ANNOUNCE_COUNT_MAX: u64 = 1000;
+const ANNOUNCE_INTERVAL_MS_MAX: u64 = 10_000;
+
 /// All of it.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -195,6 +201,7 @@ pub enum NotificationDriver {
 
 /// `[libvirt]`
 #[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[expect(clippy::struct_excessive_bools, reason = "options are what nova.conf has them as")]
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LibvirtSection {
@@ -205,6 +212,11 @@ pub struct LibvirtSection {
     pub block_migration_flag: Vec<String>,
     pub live_migration_bandwidth: u32,
     pub live_migration_link_bandwidth: u32,
+    pub live_migration_with_native_tls: bool,
+    pub live_migration_require_tls: bool,
+    pub live_migration_parallel_connections: u8,
+    pub live_migration_compression: Compression,
+    pub live_migration_compression_level: u8,
     pub live_migration_downtime: u64,
     pub live_migration_downtime_steps: u64,
     pub live_migration_downtime_delay: u64,
@@ -214,12 +226,26 @@ pub struct LibvirtSection {
     pub live_migration_permit_post_copy: bool,
     pub live_migration_permit_auto_converge: bool,
     pub live_migration_monitor_interval: u64,
+    pub live_migration_announce_count: u32,
+    pub live_migration_announce_interval: u64,
     pub vnc_server_listen: Option<IpAddr>,
     pub spice_server_listen: Option<IpAddr>,
     pub migration_port_min: u16,
     pub migration_port_max: u16,
     pub connect_probe_timeout: u64,
     pub instances_path: PathBuf,
+}
+
+/// Whether memory is compressed on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// Never.
+    None,
+    /// Always, with zstd.
+    Zstd,
+    /// With zstd where the link is slower than what can be compressed for it.
+    Auto,
 }
 
 /// What to do with a migration that takes too long.
@@ -296,6 +322,15 @@ impl Config {
         within("[libvirt] live_migration_downtime", libvirt.live_migration_downtime, 100, DOWNTIME_MS_MAX)?;
         within("[libvirt] live_migration_downtime_steps", libvirt.live_migration_downtime_steps, 3, DOWNTIME_STEPS_MAX)?;
         at_least("[libvirt] live_migration_downtime_delay", libvirt.live_migration_downtime_delay, 3)?;
+        at_least("[libvirt] live_migration_parallel_connections", libvirt.live_migration_parallel_connections.into(), 1)?;
+        within("[libvirt] live_migration_compression_level", libvirt.live_migration_compression_level.into(), 1, ZSTD_LEVEL_MAX)?;
+        within("[libvirt] live_migration_announce_count", libvirt.live_migration_announce_count.into(), 0, ANNOUNCE_COUNT_MAX)?;
+        within(
+            "[libvirt] live_migration_announce_interval",
+            libvirt.live_migration_announce_interval,
+            1,
+            ANNOUNCE_INTERVAL_MS_MAX,
+        )?;
         at_least("[libvirt] live_migration_monitor_interval", libvirt.live_migration_monitor_interval, 1)?;
         at_least("[libvirt] connect_probe_timeout", libvirt.connect_probe_timeout, 1)?;
         at_least("[libvirt] migration_port_max", libvirt.migration_port_max.into(), libvirt.migration_port_min.into())?;

@@ -8,6 +8,7 @@ pub mod nova;
 pub mod tree;
 
 mod disks;
+mod interfaces;
 
 use drover_common::ids::{Attempt, MigrationId};
 use drover_common::rpc::latest::Marker;
@@ -16,6 +17,7 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
 
 pub use disks::{Disk, DiskLocation};
+pub use interfaces::mac_addresses;
 pub use nova::NovaMetadata;
 pub use tree::{Element, XmlError};
 

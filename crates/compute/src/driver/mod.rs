@@ -75,6 +75,8 @@ pub struct Connection {
 pub enum DomainEvent {
     /// It was defined, started, suspended, resumed, stopped, …: look at it.
     Changed(ServerId),
+    /// Its CPUs run here from now on, because of a migration. It may not be whole yet.
+    Arrived(ServerId),
     /// Its migration began another pass over the memory.
     Iteration(ServerId),
     /// Its job ended well; libvirt's account of it. Comes once and cannot be asked for again.
@@ -244,6 +246,10 @@ pub struct MigrateCall {
     pub migrate_disks: Vec<String>,
     /// MiB/s, 0 for libvirt's default.
     pub bandwidth_mib: u64,
+    /// Connections of a parallel stream.
+    pub parallel_connections: Option<u8>,
+    /// zstd and its level, for a parallel stream.
+    pub zstd_level: Option<u8>,
 }
 
 /// What the host is and has.

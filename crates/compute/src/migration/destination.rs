@@ -20,6 +20,7 @@ pub async fn pre_live_migration(ctx: &Context, order: &WithData) -> Result<(), F
             owner.attempt, owner.migration, ctx.options.host
         ))
     })?;
+    ctx.expected.expect(order.of.server, &order.data.xml);
     let making = order.data.copied_disks().map(|disk| disks::create(&disk.disk, owner, &ctx.options.host));
     try_join_all(making).await?;
     let (probes, migration) = (ctx.probes.clone(), owner.migration);

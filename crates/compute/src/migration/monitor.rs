@@ -12,7 +12,9 @@ use drover_common::bus::Address;
 use drover_common::ids::ServerId;
 use drover_common::migration::{Decision as Told, JobResult, Progress};
 use drover_common::rpc::Envelope;
-use drover_common::rpc::latest::{DecisionReport, GrantKind, GuestState, JobKind, OfAttempt, ProgressReport, ToConductor};
+use drover_common::rpc::latest::{
+    DecisionReport, GrantKind, GuestState, JobKind, MigrateData, OfAttempt, ProgressReport, ToConductor,
+};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -200,6 +202,16 @@ impl Monitor {
             why = format!("{why}; not by post-copy: {reason}");
         }
         self.tell("policy", why);
+    }
+
+    /// Tells how the memory travels, and whether the guest could come back.
+    pub fn tell_stream(&self, data: &MigrateData) {
+        if let Some(stream) = &data.stream {
+            self.tell("stream", stream.why.clone());
+        }
+        if let Some(why) = &data.no_way_back {
+            self.tell("no way back", why.clone());
+        }
     }
 
     /// libvirt's account of the job, as far as it can be had: the numbers of the last sample are real, totals are not invented.

@@ -29,6 +29,7 @@ use crate::facts;
 use crate::flags::MigrationFlags;
 use crate::grants::{self, NotGranted};
 use crate::reports;
+use crate::stream;
 
 /// Between two looks at a guest while libvirt does not answer.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -91,7 +92,7 @@ async fn run(ctx: Arc<Context>, mut seat: Seat, data: MigrateData) {
     match start {
         Ok(mut start) => {
             start.call.bandwidth_mib = ctx.options.bandwidth(granted.bandwidth_mib);
-            migrate(&ctx, &mut seat, start, data.no_post_copy.as_deref(), &commands, revision).await;
+            migrate(&ctx, &mut seat, start, &data, &commands, revision).await;
         }
         Err(why) => {
             ctx.ledger.set(of, CallState::ended(Some(why.clone())));
@@ -105,7 +106,7 @@ async fn migrate(
     ctx: &Arc<Context>,
     seat: &mut Seat,
     start: Start,
-    no_post_copy: Option<&str>,
+    data: &MigrateData,
     commands: &[Command],
     revision: Option<Revision>,
 ) {
@@ -118,7 +119,8 @@ async fn migrate(
     ctx.ledger.set(of, CallState::InCall);
     let begin = Instant::now();
     let returned = ctx.driver.migrate(start.call);
-    monitor.tell_policy(no_post_copy);
+    monitor.tell_policy(data.no_post_copy.as_deref());
+    monitor.tell_stream(data);
     tokio::spawn({
         let ctx = Arc::clone(ctx);
         async move { ctx.probes.remove(of.migration).await }
@@ -164,6 +166,8 @@ pub(super) async fn prepare(ctx: &Context, of: OfAttempt, data: &MigrateData) ->
     if data.no_post_copy.is_some() {
         flags = ctx.options.without_post_copy(flags);
     }
+    let stream = data.stream.clone().unwrap_or_else(|| ctx.options.stream.by_themselves(flags));
+    let flags = stream::flags_of(&stream, flags);
     let led_there = to.inbound_address_set && !flags.intersects(MigrationFlags::TUNNELLED);
     let call = MigrateCall {
         migration: of.migration,
@@ -175,6 +179,8 @@ pub(super) async fn prepare(ctx: &Context, of: OfAttempt, data: &MigrateData) ->
         migrate_uri: led_there.then(|| migrate_uri(&to.connect_address)).transpose()?,
         migrate_disks,
         bandwidth_mib: ctx.options.bandwidth_mib,
+        parallel_connections: stream.parallel_connections,
+        zstd_level: stream.zstd_level,
     };
     let disks = data.copied_disks().map(|disk| disk.disk.capacity_bytes);
     let memory = DomainXml::parse(&live).map_or(0, |domain| domain.memory_mb);

@@ -11,6 +11,7 @@ use crate::domain_xml::{DomainXml, cpu_element};
 use crate::driver::DriverError;
 use crate::facts;
 use crate::storage::{block_device, directories, free_bytes, probe, resolve_link};
+use crate::stream;
 
 /// Answers `check_can_live_migrate_destination`.
 pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<DestinationCheck, Fault> {
@@ -18,13 +19,14 @@ pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<Destina
     let unreadable = |error| Fault::precheck(format_args!("XML of the guest: {}", drover_common::telemetry::chain(&error)));
     let xml = DomainXml::parse(&guest.xml).map_err(unreadable)?;
     let cpu = cpu_element(&guest.xml).map_err(unreadable)?;
-    let (can_run, is_free, directories, block_devices, links, port) = tokio::join!(
+    let (can_run, is_free, directories, block_devices, links, port, stream) = tokio::join!(
         cpu::check(ctx, &xml.machine, cpu, guest.host_cpu.as_deref()),
         name_and_uuid_are_free(ctx, question),
         check_directories(ctx, question),
         check_block_devices(guest),
         check_links(guest),
         reach::offer_port(ctx.options.migration_ports.clone()),
+        stream::own_end(ctx),
     );
     let found = can_run.and(is_free).and_then(|()| {
         port.ok_or_else(|| {
@@ -50,6 +52,7 @@ pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<Destina
         graphics_listen_addr_spice: ctx.options.spice_server_listen.clone(),
         links,
         no_post_copy: ctx.qemu().and_then(post_copy::look),
+        stream: Some(stream),
     })
 }
 

@@ -1,8 +1,10 @@
 //! Whether a guest can be sent to a candidate, seen by its source with what the candidate found: Nova's `migrate_data`.
 
+use drover_common::config::Compression;
 use drover_common::fault::Fault;
 use drover_common::rpc::latest::{
-    CheckSource, DestinationAddresses, DestinationCheck, GuestDisk, GuestState, MigrateData, MigrateDisk, StorageProbe,
+    CheckSource, DestinationAddresses, DestinationCheck, GuestDisk, GuestState, MigrateData, MigrateDisk, StorageProbe, Stream,
+    StreamEnd,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -13,19 +15,25 @@ use crate::flags::MigrationFlags;
 use crate::storage::decision::{self, Hosts};
 use crate::storage::probe;
 use crate::storage::sharing::{self, Views};
+use crate::stream::{self, Ends, link};
 
 /// Answers `check_can_live_migrate_source`.
 pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData, Fault> {
     ctx.driver.prepare_migration(question.server);
     // The tries take as long as the network takes; what else can refuse does not wait for them.
     let tries = tokio::spawn(connect_tries(ctx, question)?);
-    let looked = tokio::join!(describe::look_again(ctx, question.server, &question.guest.disks), look_for_probes(&question.found));
-    let (guest, source_sees) = (looked.0, looked.1);
+    let (guest, source_sees, end, link) = tokio::join!(
+        describe::look_again(ctx, question.server, &question.guest.disks),
+        look_for_probes(&question.found),
+        stream::own_end(ctx),
+        look_at_link(ctx, &question.found)
+    );
     let decided = guest.and_then(|(guest, disks)| {
         let disks = decide(question, disks, &source_sees, &ctx.options.host)?;
-        Ok((guest, disks))
+        let travel = agree_on_stream(ctx, question, &guest, &disks, &end, link.as_ref())?;
+        Ok((guest, disks, travel))
     });
-    let (guest, disks) = match decided {
+    let (guest, disks, travel) = match decided {
         Ok(decided) => decided,
         Err(fault) => {
             tries.abort();
@@ -34,7 +42,6 @@ pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData,
     };
     tries.await.map_err(|error| Fault::unexpected(format_args!("the tries to connect ended: {error}")))??;
     let found = &question.found;
-    let permits_post_copy = ctx.options.live_migration_flags.intersects(MigrationFlags::POSTCOPY);
     Ok(MigrateData {
         name: guest.xml.name,
         persistent: guest.seen.domain.persistent,
@@ -49,13 +56,49 @@ pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData,
             graphics_listen_addr_vnc: found.graphics_listen_addr_vnc.clone(),
             graphics_listen_addr_spice: found.graphics_listen_addr_spice.clone(),
         },
-        no_post_copy: found
-            .no_post_copy
-            .as_ref()
-            .filter(|_| permits_post_copy)
-            .map(|why| format!("no guest can arrive by it on {}: {why}", question.destination_host)),
         connect_timeout_s: reach::connect_timeout(),
+        no_post_copy: travel.no_post_copy,
+        stream: Some(travel.stream),
+        no_way_back: travel.no_way_back,
     })
+}
+
+/// How the guest will travel.
+struct Travel {
+    stream: Stream,
+    no_post_copy: Option<String>,
+    no_way_back: Option<String>,
+}
+
+fn agree_on_stream(
+    ctx: &Context,
+    question: &CheckSource,
+    guest: &describe::Guest,
+    disks: &[MigrateDisk],
+    here: &StreamEnd,
+    link: Option<&link::Link>,
+) -> Result<Travel, Fault> {
+    let (options, destination) = (&ctx.options, &question.destination_host);
+    let permits_post_copy = options.live_migration_flags.intersects(MigrationFlags::POSTCOPY);
+    let no_post_copy = question.found.no_post_copy.as_ref().filter(|_| permits_post_copy);
+    let no_post_copy = no_post_copy.map(|why| format!("no guest can arrive by it on {destination}: {why}"));
+    let paused = guest.seen.facts.state != GuestState::Running;
+    let mut flags = options.flags_for(guest.seen.domain.persistent, paused, disks.iter().any(|disk| disk.copied));
+    if no_post_copy.is_some() {
+        flags = options.without_post_copy(flags);
+    }
+    let ends = Ends { source: &options.host, here, destination, there: question.found.stream.as_ref() };
+    let stream = stream::agree(&options.stream, flags, ends, link).map_err(Fault::precheck)?;
+    Ok(Travel { stream, no_post_copy, no_way_back: stream::no_way_back(flags, ends) })
+}
+
+/// How fast the link to the destination is, if anything depends on it.
+async fn look_at_link(ctx: &Context, found: &DestinationCheck) -> Option<link::Link> {
+    if ctx.options.stream.compression != Compression::Auto {
+        return None;
+    }
+    let address = found.connect_address.clone();
+    tokio::task::spawn_blocking(move || link::to(&address)).await.ok().flatten()
 }
 
 /// Whether this host sees each of the destination's probes.

@@ -131,6 +131,7 @@ mod tests {
             graphics_listen_addr_spice: None,
             links: Vec::new(),
             no_post_copy: None,
+            stream: None,
         }
     }
 

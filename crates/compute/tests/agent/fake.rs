@@ -292,6 +292,8 @@ impl Stage {
             destination,
             no_post_copy: None,
             connect_timeout_s: None,
+            stream: None,
+            no_way_back: None,
         };
         WithData { of: self.of, data }
     }

@@ -6,7 +6,7 @@ use drover_common::bus::{Address, CallError};
 use drover_common::ids::{HostName, Revision};
 use drover_common::migration::JobResult;
 use drover_common::rpc::Envelope;
-use drover_common::rpc::latest::{CallState, HostFacts, JobKind, OfAttempt, ToCompute, Watch};
+use drover_common::rpc::latest::{CallState, HostFacts, JobKind, OfAttempt, Stream, ToCompute, Watch};
 use drover_compute::driver::{Action, DomainEvent, DriverError};
 use fake::{Stage, address};
 
@@ -56,6 +56,29 @@ async fn an_order_that_comes_twice_starts_one_migration_and_its_end_is_reported(
     let calls = &stage.driver.state().calls;
     assert_eq!((calls.len(), calls[0].flags, calls[0].destination_uri.as_str()), (1, 27, "qemu+tcp://h2/system"));
     assert!(calls[0].destination_xml.contains(r#"id="7" attempt="1""#) && calls[0].persistent_xml.is_some());
+}
+
+#[tokio::test]
+async fn a_stream_that_was_agreed_on_is_what_libvirt_is_called_with_and_is_told() {
+    let mut stage = Stage::new(|_, _, _| {});
+    let mut order = stage.with_data();
+    order.data.stream =
+        Some(Stream { parallel_connections: Some(4), zstd_level: Some(3), why: "zstd level 3: eth0 is slow".to_owned() });
+    order.data.no_way_back = Some("QEMU 10.0.2 of h2 is newer than 7.2.0 of h1".to_owned());
+    stage.cast(ToCompute::LiveMigration(order)).await;
+    stage.until(|state| !state.calls.is_empty()).await;
+    {
+        let call = &stage.driver.state().calls[0];
+        assert_eq!((call.parallel_connections, call.zstd_level), (Some(4), Some(3)));
+        assert_eq!(call.flags, 27 + (1 << 11) + (1 << 17), "compressed, parallel");
+    }
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(stage.decisions.recv().await.unwrap());
+    }
+    let why = |what: &str| told.iter().find(|decision| decision.what == what).map(|decision| decision.why.as_str());
+    assert_eq!(why("stream"), Some("zstd level 3: eth0 is slow"));
+    assert!(why("no way back").is_some_and(|why| why.contains("newer")), "{told:?}");
 }
 
 #[tokio::test]

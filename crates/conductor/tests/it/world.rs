@@ -192,6 +192,7 @@ pub(crate) fn fit_for_arrival(host: &HostName) -> Value {
         graphics_listen_addr_spice: None,
         links: Vec::new(),
         no_post_copy: None,
+        stream: None,
     })
 }
 
@@ -205,6 +206,8 @@ pub(crate) fn fit_to_leave(question: CheckSource) -> Value {
         block_migration: false,
         no_post_copy: None,
         connect_timeout_s: None,
+        stream: None,
+        no_way_back: None,
         disks: Vec::new(),
         destination: DestinationAddresses {
             host: question.destination_host,

@@ -141,6 +141,33 @@ pub struct DestinationCheck {
     /// Why no guest can arrive by post-copy, if that is so. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_post_copy: Option<String>,
+    /// What its end of the stream can do. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamEnd>,
+}
+
+/// What one host's end of a migration's stream can do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// QEMU's version as libvirt writes it, if it is QEMU.
+    pub qemu_version: Option<i32>,
+    /// libvirt's.
+    pub libvirt_version: Option<i32>,
+    /// Whether it takes part in no migration without TLS (`live_migration_require_tls`, or libvirt's `migrate_tls_force`).
+    pub requires_tls: bool,
+    /// The certificates of its QEMU.
+    pub tls: TlsEnd,
+}
+
+/// The certificates that one host's QEMU has for migrations. A CA is known by the SHA-256 of its name and key, in hexadecimal digits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsEnd {
+    /// The CAs whose certificates it takes.
+    pub trusts: Vec<String>,
+    /// The CA of the certificate that it shows to what arrives, or why it has none that is good.
+    pub server: Option<Result<String, String>>,
+    /// The same for what leaves.
+    pub client: Option<Result<String, String>>,
 }
 
 /// The path of a file disk that is a symbolic link on the destination.
@@ -197,6 +224,23 @@ pub struct MigrateData {
     /// After how many seconds the source's kernel gives up a connection that nobody answers: so long libvirt may connect. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout_s: Option<u32>,
+    /// How the memory travels. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Stream>,
+    /// Why the guest could not come back the same way, if that is so. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_way_back: Option<String>,
+}
+
+/// How a guest's memory travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Parallel connections; none is QEMU's single stream.
+    pub parallel_connections: Option<u8>,
+    /// The level of zstd; none sends the memory as it is.
+    pub zstd_level: Option<u8>,
+    /// All of it, and why, for people.
+    pub why: String,
 }
 
 impl MigrateData {

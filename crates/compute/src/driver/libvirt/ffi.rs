@@ -150,6 +150,8 @@ pub(super) fn migrate_to_uri3(domain: &Domain, uri: &str, parameters: &MigratePa
 pub(super) enum RawEvent {
     /// Something happened to this domain.
     Lifecycle(Uuid),
+    /// Its CPUs run here from now on: it came by a migration, or one away was taken back. Told before its lifecycle event.
+    Arrived(Uuid),
     /// Its migration began another pass.
     Iteration(Uuid),
     /// Its job ended well.
@@ -271,12 +273,19 @@ unsafe fn tell(opaque: *mut c_void, domain: sys::virDomainPtr, event: impl FnOnc
 unsafe extern "C" fn on_lifecycle(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
-    _event: c_int,
-    _detail: c_int,
+    event: c_int,
+    detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
+    let details = [sys::VIR_DOMAIN_EVENT_RESUMED_MIGRATED, sys::VIR_DOMAIN_EVENT_RESUMED_POSTCOPY];
+    let resumed = event.cast_unsigned() == sys::VIR_DOMAIN_EVENT_RESUMED;
     // SAFETY: libvirt's promise to callbacks.
-    unsafe { tell(opaque, domain, RawEvent::Lifecycle) };
+    unsafe {
+        if resumed && details.contains(&detail.cast_unsigned()) {
+            tell(opaque, domain, RawEvent::Arrived);
+        }
+        tell(opaque, domain, RawEvent::Lifecycle);
+    }
     0
 }
 

@@ -152,6 +152,7 @@ impl Link {
                     handles.forget(ServerId(uuid)); // It may have another name now.
                     DomainEvent::Changed(ServerId(uuid))
                 }
+                RawEvent::Arrived(uuid) => DomainEvent::Arrived(ServerId(uuid)),
                 RawEvent::Iteration(uuid) => DomainEvent::Iteration(ServerId(uuid)),
                 RawEvent::JobCompleted(uuid, params) => DomainEvent::JobCompleted(ServerId(uuid), Box::new(job::result(&params))),
                 RawEvent::Closed => return closed.cancel(),

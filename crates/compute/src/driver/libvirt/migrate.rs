@@ -102,6 +102,9 @@ fn parameters(call: &MigrateCall) -> MigrateParameters {
         persist_xml: call.persistent_xml.clone(),
         uri: call.migrate_uri.clone(),
         migrate_disks: call.migrate_disks.clone(),
+        parallel_connections: call.parallel_connections.map(i32::from),
+        compression: call.zstd_level.map(|_| "zstd".to_owned()),
+        compression_zstd_level: call.zstd_level.map(i32::from),
         ..MigrateParameters::default()
     }
 }
