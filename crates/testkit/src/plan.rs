@@ -11,7 +11,7 @@ use crate::error::{BenchError, Result};
 /// Environment variable with the bench's number.
 pub const NUMBER_VARIABLE: &str = "DROVER_BENCH";
 /// Highest number of a bench.
-pub const NUMBER_MAX: u8 = 9;
+pub const NUMBER_MAX: u8 = 15;
 /// Hosts `h1` to `h99`; addresses from 100 on belong to guests.
 pub const HOSTS_MAX: u8 = 99;
 /// Guests have the last address bytes 100 to 253; 254 is the root namespace.
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_number_out_of_range_is_refused() {
-        assert!(Plan::new(10).is_err());
-        assert!(Plan::new(9).is_ok());
+        assert!(Plan::new(NUMBER_MAX + 1).is_err());
+        assert!(Plan::new(NUMBER_MAX).is_ok());
     }
 }
