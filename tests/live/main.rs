@@ -10,5 +10,6 @@ mod notifications;
 mod power;
 mod refusals;
 mod steering;
+mod storage;
 mod verdicts;
 mod vm;

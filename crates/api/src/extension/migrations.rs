@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use drover_common::ids::MigrationId;
+use drover_common::rpc::latest::MigrateDisk;
 use drover_store::migrations::steps::{self, Step};
 use drover_store::migrations::{self, Migration};
 use serde_json::{Value, json};
@@ -29,6 +30,17 @@ pub(crate) async fn show(State(app): State<AppState>, asked: Asked, Path([id]): 
 fn step(step: &Step) -> Value {
     let Step { at, attempt, kind, what, why, elapsed_ms } = step;
     json!({"at": ts(*at), "attempt": attempt, "kind": kind, "what": what, "why": why, "job_elapsed_ms": elapsed_ms})
+}
+
+/// What is done with a disk, and why.
+fn disk(disk: &MigrateDisk) -> Value {
+    json!({
+        "target": disk.disk.target,
+        "source": disk.disk.source.shown(),
+        "sharing": disk.sharing,
+        "treatment": disk.treatment(),
+        "why": disk.why,
+    })
 }
 
 fn view(migration: &Migration, steps: &[Step]) -> Value {
@@ -62,6 +74,7 @@ fn view(migration: &Migration, steps: &[Step]) -> Value {
         "policy": policy.and_then(|step| step.why.as_deref()),
         "steps": steps.iter().map(step).collect::<Vec<_>>(),
         "refusals": migration.refusals,
+        "disks": migration.data.iter().flat_map(|data| &data.disks).map(disk).collect::<Vec<_>>(),
         "fault": migration.fault,
         "abort_requested_by": migration.abort_requested_by,
         "force_complete_requested_by": migration.force_complete_requested_by,

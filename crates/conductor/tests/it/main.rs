@@ -3,4 +3,5 @@
 
 mod ends;
 mod reports;
+mod storage;
 mod world;

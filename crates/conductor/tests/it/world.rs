@@ -12,9 +12,9 @@ use drover_common::ids::{HostName, Incarnation, MigrationId, RequestId, ServerId
 use drover_common::lifecycle::Life;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
-    Authority, CallState, DestinationAddresses, DestinationCheck, DomainReport, DomainsReport, GrantKind, GrantRequest, Granted,
-    GuestDescription, GuestFacts, GuestState, HostFacts, Marker, MigrateData, MigrateServer, MigrationReport, OfAttempt, ToCompute,
-    ToConductor,
+    Authority, CallState, DestinationAddresses, DestinationCheck, DomainReport, DomainsReport, Extent, GrantKind, GrantRequest,
+    Granted, GuestDescription, GuestFacts, GuestState, HostFacts, ImagePiece, Marker, MigrateData, MigrateDisk, MigrateServer,
+    MigrationReport, OfAttempt, StorageProbe, ToCompute, ToConductor,
 };
 use drover_common::server::{Flavor, TaskState, VmState};
 use drover_conductor::{Conductor, Settings};
@@ -189,6 +189,10 @@ struct State {
     stays_in_call: bool,
     /// Of the last report.
     sequence: i64,
+    /// The guest's disks.
+    disks: Vec<MigrateDisk>,
+    /// What was asked about files, in order.
+    heard: Vec<String>,
 }
 
 impl Agent {
@@ -215,6 +219,20 @@ impl Agent {
     /// Leaves this message without an answer from now on.
     pub(crate) fn ignore(&self, message: &'static str) {
         self.state().ignores.insert(message);
+    }
+
+    /// The guest has these disks, with what is decided on them.
+    pub(crate) fn set_disks(&self, disks: Vec<MigrateDisk>) {
+        self.state().disks = disks;
+    }
+
+    /// What was asked about files, in order.
+    pub(crate) fn heard(&self) -> Vec<String> {
+        self.state().heard.clone()
+    }
+
+    fn hear(&self, what: String) {
+        self.state().heard.push(what);
     }
 
     /// libvirt's call does not return.
@@ -257,6 +275,7 @@ impl Agent {
                 disks: Vec::new(),
                 probes: Vec::new(),
                 host_cpu: None,
+                networks: Vec::new(),
             }),
             ToCompute::CheckCanLiveMigrateDestination(_) => json!(DestinationCheck {
                 connect_address: self.host.to_string(),
@@ -268,6 +287,9 @@ impl Agent {
                 graphics_listen_addr_spice: None,
                 links: Vec::new(),
                 no_post_copy: None,
+                images: Some(Vec::new()),
+                networks: Vec::new(),
+                consoles: Vec::new(),
             }),
             ToCompute::CheckCanLiveMigrateSource(question) => json!(MigrateData {
                 name: question.guest.name,
@@ -276,15 +298,40 @@ impl Agent {
                 paused: false,
                 block_migration: false,
                 no_post_copy: None,
-                disks: Vec::new(),
+                disks: self.state().disks.clone(),
                 destination: DestinationAddresses {
                     host: question.destination_host,
                     connect_address: question.found.connect_address,
                     inbound_address_set: false,
                     graphics_listen_addr_vnc: None,
                     graphics_listen_addr_spice: None,
+                    networks: Vec::new(),
+                    consoles: Vec::new(),
                 },
             }),
+            // Two pieces, of which the second is all zeros.
+            ToCompute::ReadImage(asked) => {
+                self.hear(format!("read {} {}", asked.target, asked.offset));
+                let first = asked.offset == 0;
+                let extents = if first { vec![Extent { offset: 0, content: vec![1] }] } else { Vec::new() };
+                json!(ImagePiece { extents, next: first.then_some(4096) })
+            }
+            ToCompute::WriteImage(order) => {
+                self.hear(format!("write {} {:?}", order.target, order.piece.extents));
+                Value::Null
+            }
+            ToCompute::ProbeStorage(_) => {
+                self.hear("probe".to_owned());
+                json!([StorageProbe { directory: "/d".to_owned(), written: Ok("p".to_owned()) }])
+            }
+            ToCompute::ForgetProbes(_) => {
+                self.hear("forget".to_owned());
+                return None;
+            }
+            ToCompute::PostLiveMigration(order) => {
+                self.hear(format!("clean up, {:?}", order.probes.map(|probes| probes.len())));
+                Value::Null
+            }
             ToCompute::LiveMigration(order) => {
                 tokio::spawn(self.clone().migrate(order.of));
                 return None;
