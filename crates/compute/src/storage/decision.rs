@@ -36,7 +36,7 @@ pub struct Hosts<'a> {
 /// What the source's options and the destination's agent allow.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed {
-    /// Copying what a disk itself holds, without what lies below it (VIR_MIGRATE_NON_SHARED_INC).
+    /// Copying what a disk itself holds, without what lies below it (`VIR_MIGRATE_NON_SHARED_INC`).
     pub top_only: bool,
     /// The largest read-only file that is carried over, in bytes.
     pub carried_bytes_max: u64,
