@@ -295,8 +295,8 @@ mod tests {
         (HostName::new("h1").unwrap(), HostName::new("h2").unwrap())
     }
 
-    fn file(bytes: u64) -> Option<FileFacts> {
-        Some(FileFacts { bytes, allocated_bytes: bytes, inode: 1, made_ns: None })
+    fn file(bytes: u64) -> FileFacts {
+        FileFacts { bytes, allocated_bytes: bytes, inode: 1, made_ns: None }
     }
 
     fn disk(target: &str, sharing: Sharing) -> Judged {
@@ -312,7 +312,7 @@ mod tests {
             resolves_to: None,
             chain: Vec::new(),
             not_copyable: None,
-            file: file(500),
+            file: Some(file(500)),
         };
         let verdict = Verdict { sharing, why: "because".to_owned() };
         Judged { disk, verdict, there: Content::Other("it was not asked".to_owned()), below: Ok("nothing is below it".to_owned()) }
@@ -327,7 +327,7 @@ mod tests {
     fn overlay(target: &str, sharing: Sharing, below: Result<&str, &str>) -> Judged {
         let mut judged = disk(target, sharing);
         let source = DiskSource::File { path: "/base/x".to_owned() };
-        judged.disk.chain = vec![Image { source, format: "raw".to_owned(), resolves_to: None, file: file(700) }];
+        judged.disk.chain = vec![Image { source, format: "raw".to_owned(), resolves_to: None, file: Some(file(700)) }];
         judged.below = below.map(str::to_owned).map_err(str::to_owned);
         judged
     }
@@ -421,7 +421,7 @@ mod tests {
         let old = Allowed { carrying: false, ..ALLOWED };
         let told = [
             refused(|judged| (judged.disk.read_only, judged.disk.shareable) = (true, true)),
-            refused(|judged| (judged.disk.read_only, judged.disk.file) = (true, file(1001))),
+            refused(|judged| (judged.disk.read_only, judged.disk.file) = (true, Some(file(1001)))),
             refused(|judged| {
                 (judged.disk.read_only, judged.there) = (true, Content::Other("/d/vda on h2 has another content".to_owned()));
             }),
@@ -475,7 +475,7 @@ mod tests {
         assert_eq!(needs(overlay("vda", local, Err("absent")), Some(false)), 1000);
         assert_eq!(needs(read_only("sda", local, absent()), None), 500);
         let mut larger_below = overlay("vda", local, Err("absent"));
-        larger_below.disk.chain[0].file = file(5000);
+        larger_below.disk.chain[0].file = Some(file(5000));
         assert_eq!(needs(larger_below, None), 1000, "a copy is never larger than the disk");
         let mut no_file_below = overlay("vda", local, Err("absent"));
         no_file_below.disk.chain[0].file = None;

@@ -194,7 +194,7 @@ async fn a_disk_that_is_flattened_is_copied_whole_and_stands_alone_in_the_xml() 
     stage.driver.state().devices = disk.to_owned();
     let image =
         Image { source: DiskSource::File { path: "/base/x".to_owned() }, format: "raw".to_owned(), resolves_to: None, file: None };
-    for (attempt, below, flags) in [(1, Below::Kept, 155), (2, Below::Flattened, 27 | (1 << 6))] {
+    for (attempt, below, flags) in [(1, Below::Kept, 155), (2, Below::Flattened, 91)] {
         let mut order = stage.with_data();
         let mut moved = copied("vda", "/d/disk");
         (moved.disk.format, moved.disk.chain, moved.below) = ("qcow2".to_owned(), vec![image.clone()], Some(below));
