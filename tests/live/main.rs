@@ -11,6 +11,7 @@ mod notifications;
 mod power;
 mod refusals;
 mod steering;
+mod storage;
 mod stream;
 mod verdicts;
 mod vm;

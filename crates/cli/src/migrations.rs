@@ -153,6 +153,10 @@ fn details(migration: &Value) -> String {
     for refusal in migration["refusals"].as_array().into_iter().flatten() {
         line("refused", format!("{}: {}", shown(&refusal["host"]), fault(refusal)));
     }
+    for disk in migration["disks"].as_array().into_iter().flatten() {
+        let (target, treatment, why) = (shown(&disk["target"]), shown(&disk["treatment"]), shown(&disk["why"]));
+        line("disk", format!("{target} ({}) {treatment}: {why}", shown(&disk["source"])));
+    }
     line("policy", shown(&migration["policy"]));
     progress(&migration["progress"], &mut line);
     if !migration["bandwidth_mib"].is_null() {
@@ -249,6 +253,7 @@ mod tests {
                          "memory_remaining": 536_870_912, "disk_total": 0, "iteration": 1, "bytes_per_second": 1_048_576,
                          "dirty_bytes_per_second": 0, "throttle_percent": 0,
                          "outlook": {"eta_ms": 3000, "basis": "what is left"}},
+            "disks": [{"target": "vda", "source": "/d/disk", "sharing": "not shared", "treatment": "flattened", "why": "h2 has no /base/x"}],
             "policy": "downtime 50 to 500 ms",
             "steps": [{"at": "2026-11-22T18:00:42.600000", "kind": "phase", "what": "running", "why": null},
                       {"at": "2026-11-22T18:00:43.000000", "kind": "decision", "what": "downtime 95 ms", "why": "the next step"}],
@@ -264,6 +269,7 @@ requested         h2 (scheduler bypassed), each disk as it needs, by admin of ad
 request           req-1
 attempt           1
 refused           h3: ComputeServiceUnavailable: gone
+disk              vda (/d/disk) flattened: h2 has no /base/x
 policy            downtime 50 to 500 ms
 memory            512.0 MiB sent, 512.0 MiB left of 1.0 GiB
 iteration         1

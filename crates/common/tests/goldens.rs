@@ -53,11 +53,20 @@ fn disk() -> GuestDisk {
         target: "vda".to_owned(),
         source: DiskSource::File { path: "/srv/shared/vm.qcow2".to_owned() },
         read_only: false,
+        shareable: false,
         format: "qcow2".to_owned(),
         capacity_bytes: 1 << 30,
         allocation_bytes: 1 << 20,
-        backing_file: None,
+        backing_file: Some("/srv/base/debian".to_owned()),
         resolves_to: Some("/srv/pool/vm.qcow2".to_owned()),
+        chain: vec![Image {
+            source: DiskSource::File { path: "/srv/base/debian".to_owned() },
+            format: "raw".to_owned(),
+            resolves_to: None,
+            file: Some(FileFacts { bytes: 1 << 30, allocated_bytes: 1 << 28, inode: 12, made_ns: Some(1_700_000_000_000_000_000) }),
+        }],
+        not_copyable: None,
+        file: Some(FileFacts { bytes: 1 << 21, allocated_bytes: 1 << 20, inode: 13, made_ns: None }),
     }
 }
 
@@ -75,12 +84,18 @@ fn guest() -> GuestDescription {
         disks: vec![disk()],
         probes: vec![probe()],
         host_cpu: Some("<cpu><arch>x86_64</arch><model>Westmere</model></cpu>".to_owned()),
+        networks: vec![HostNetwork { name: "br-ex".to_owned(), physical_network: Some("physnet1".to_owned()) }],
     }
 }
 
 fn found() -> DestinationCheck {
-    let directory =
-        DirectoryCheck { directory: "/srv/shared".to_owned(), sees_source: Ok(true), probe: probe(), free_bytes: Some(1 << 40) };
+    let directory = DirectoryCheck {
+        directory: "/srv/shared".to_owned(),
+        sees_source: Ok(true),
+        probe: probe(),
+        free_bytes: Some(1 << 40),
+        device: Some(64769),
+    };
     DestinationCheck {
         connect_address: "192.0.2.2".to_owned(),
         inbound_address_set: true,
@@ -101,7 +116,23 @@ fn found() -> DestinationCheck {
                 client: Some(Err("client-cert.pem is missing".to_owned())),
             },
         }),
+        images: Some(vec![ImageCheck {
+            path: "/srv/base/debian".to_owned(),
+            bytes: Some(1 << 30),
+            digest: Some(Ok("ba7816bf".to_owned())),
+        }]),
+        networks: networks(),
+        consoles: consoles(),
     }
+}
+
+fn networks() -> Vec<Renamed> {
+    vec![Renamed { from: "br-ex".to_owned(), to: "br0".to_owned() }]
+}
+
+fn consoles() -> Vec<MovedConsole> {
+    let at = |host: &str, service: &str| ConsoleAddress { host: host.to_owned(), service: service.to_owned() };
+    vec![MovedConsole { from: at("192.0.2.1", "10000"), to: at("192.0.2.2", "10001") }]
 }
 
 fn data() -> MigrateData {
@@ -110,14 +141,23 @@ fn data() -> MigrateData {
         xml: "<domain/>".to_owned(),
         persistent: true,
         paused: false,
-        block_migration: false,
-        disks: vec![MigrateDisk { disk: disk(), sharing: Sharing::Shared, copied: false }],
+        block_migration: true,
+        disks: vec![MigrateDisk {
+            disk: disk(),
+            sharing: Sharing::NotShared,
+            copied: true,
+            carried: false,
+            below: Some(Below::Kept),
+            why: "/srv/base/debian: the destination has the same content".to_owned(),
+        }],
         destination: DestinationAddresses {
             host: host("h2"),
             connect_address: "192.0.2.2".to_owned(),
             inbound_address_set: true,
             graphics_listen_addr_vnc: None,
             graphics_listen_addr_spice: None,
+            networks: networks(),
+            consoles: consoles(),
         },
         no_post_copy: Some("no userfaultfd".to_owned()),
         connect_timeout_s: Some(127),
@@ -179,8 +219,19 @@ fn inventory() -> HostInventory {
     }
 }
 
+fn piece() -> ImagePiece {
+    ImagePiece { extents: vec![Extent { offset: 2 << 20, content: b"meta_data.json".to_vec() }], next: Some(3 << 20) }
+}
+
 fn clean_up(authority: Authority) -> CleanUp {
-    CleanUp { migration: MigrationId(7), left_by: Attempt(1), server: server(), authority, data: data() }
+    CleanUp {
+        migration: MigrationId(7),
+        left_by: Attempt(1),
+        server: server(),
+        authority,
+        data: data(),
+        probes: Some(vec![probe()]),
+    }
 }
 
 #[test]
@@ -200,6 +251,8 @@ fn messages_to_a_compute_agent() {
             disk_over_commit: Some(false),
         }),
         ToCompute::PreLiveMigration(with_data()),
+        ToCompute::ReadImage(PieceOfImage { of: of(), target: "sda".to_owned(), offset: 2 << 20 }),
+        ToCompute::WriteImage(WriteImage { with: with_data(), target: "sda".to_owned(), piece: piece() }),
         ToCompute::LiveMigration(with_data()),
         ToCompute::LiveMigrationAbort(of()),
         ToCompute::LiveMigrationForceComplete(of()),
@@ -207,6 +260,8 @@ fn messages_to_a_compute_agent() {
         ToCompute::RecoverPostCopy(Recovery { with: with_data(), pause_ms: 2000 }),
         ToCompute::GetFacts(of()),
         ToCompute::PostLiveMigrationAtDestination(with_data()),
+        ToCompute::ProbeStorage(with_data()),
+        ToCompute::ForgetProbes(AboutGuest { migration, server }),
         ToCompute::PostLiveMigration(clean_up(Authority::Migration { attempt: Attempt(1) })),
         ToCompute::RollbackLiveMigrationAtDestination(clean_up(Authority::Debt { id: 3 })),
         ToCompute::ResumeGuest(of()),
@@ -275,6 +330,7 @@ fn messages_to_an_api_process() {
 #[test]
 fn answers() {
     assert_json_snapshot!("answer.describe_guest", guest());
+    assert_json_snapshot!("answer.read_image", piece());
     assert_json_snapshot!("answer.check_can_live_migrate_destination", found());
     assert_json_snapshot!("answer.check_can_live_migrate_source", data());
     assert_json_snapshot!("answer.get_facts", facts());
@@ -334,9 +390,10 @@ fn a_message_of_the_minor_before_is_understood() {
     let read: HostInventory = serde_json::from_value(known).unwrap();
     assert_eq!((read.link_bandwidth_mib, read.migration_bandwidth_mib), (0, 0));
     let mut described = serde_json::to_value(guest()).unwrap();
-    described.as_object_mut().unwrap().remove("host_cpu");
-    described["disks"][0].as_object_mut().unwrap().remove("resolves_to");
+    described.as_object_mut().unwrap().retain(|key, _| !["host_cpu", "networks"].contains(&key.as_str()));
+    described["disks"][0].as_object_mut().unwrap().retain(|key, _| !["resolves_to", "chain", "file"].contains(&key.as_str()));
     let read: GuestDescription = serde_json::from_value(described).unwrap();
+    assert!(read.networks.is_empty() && read.disks[0].chain.is_empty() && !read.disks[0].shareable);
     assert_eq!((read.host_cpu, read.disks[0].data_file()), (None, Some("/srv/shared/vm.qcow2")));
 }
 

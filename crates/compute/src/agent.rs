@@ -16,7 +16,7 @@ use tracing::{Instrument, debug, info_span, warn};
 
 use crate::actor::Command;
 use crate::context::Context;
-use crate::migration::{destination, discard, post, power, recover, rollback, source};
+use crate::migration::{carried, destination, discard, post, power, recover, rollback, source};
 use crate::{announce, domains, facts, power as power_actions, prechecks, registration};
 
 const LAST_MOMENT: Duration = Duration::from_secs(2);
@@ -76,6 +76,8 @@ async fn handle(ctx: &Arc<Context>, incoming: Incoming, message: ToCompute) {
         }
         ToCompute::CheckCanLiveMigrateSource(question) => answer(ctx, incoming, prechecks::source::check(ctx, &question)).await,
         ToCompute::PreLiveMigration(order) => answer(ctx, incoming, destination::pre_live_migration(ctx, &order)).await,
+        ToCompute::ReadImage(piece) => answer(ctx, incoming, carried::read_image(ctx, &piece)).await,
+        ToCompute::WriteImage(order) => answer(ctx, incoming, destination::write_image(ctx, order)).await,
         ToCompute::LiveMigration(order) => {
             source::order(ctx, order);
             incoming.ack().await;
@@ -92,6 +94,13 @@ async fn handle(ctx: &Arc<Context>, incoming: Incoming, message: ToCompute) {
         ToCompute::GetFacts(of) => answer(ctx, incoming, get_facts(ctx, of)).await,
         ToCompute::PostLiveMigrationAtDestination(order) => {
             answer(ctx, incoming, destination::post_live_migration(ctx, &order)).await;
+        }
+        ToCompute::ProbeStorage(order) => {
+            answer(ctx, incoming, async { Ok(destination::probe_storage(ctx, &order).await) }).await;
+        }
+        ToCompute::ForgetProbes(about) => {
+            ctx.probes.remove(about.migration).await;
+            incoming.ack().await;
         }
         ToCompute::PostLiveMigration(order) => answer(ctx, incoming, post::post_live_migration(ctx, &order)).await,
         ToCompute::RollbackLiveMigrationAtDestination(order) => answer(ctx, incoming, rollback::rollback(ctx, &order)).await,

@@ -1,5 +1,6 @@
 //! The agent's options, checked: what the types of `drover_common::config` cannot say is refused here, at the start.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +53,14 @@ pub struct Options {
     pub vnc_server_listen: Option<String>,
     /// Where SPICE of arriving guests listens.
     pub spice_server_listen: Option<String>,
+    /// Where serial consoles of arriving guests listen.
+    pub serial_server_listen: Option<String>,
+    /// Ports for serial consoles whose own is taken.
+    pub serial_ports: std::ops::RangeInclusive<u16>,
+    /// This host's bridges by the physical network that they lead to.
+    pub bridge_mappings: BTreeMap<String, String>,
+    /// The largest read-only image that is carried over, in bytes.
+    pub read_only_disk_copy_limit_bytes: u64,
     /// libvirt's migration ports.
     pub migration_ports: std::ops::RangeInclusive<u16>,
     /// For each try to reach the destination.
@@ -111,6 +120,10 @@ impl Options {
             shutdown_timeout: Duration::from_secs(default.shutdown_timeout),
             vnc_server_listen: text(&libvirt.vnc_server_listen),
             spice_server_listen: text(&libvirt.spice_server_listen),
+            serial_server_listen: text(&libvirt.serial_server_listen),
+            serial_ports: ports("[libvirt] serial_port_range", &libvirt.serial_port_range)?,
+            bridge_mappings: mappings("[libvirt] bridge_mappings", &libvirt.bridge_mappings)?,
+            read_only_disk_copy_limit_bytes: u64::from(libvirt.read_only_disk_copy_limit_mb) << 20,
             migration_ports: libvirt.migration_port_min..=libvirt.migration_port_max,
             connect_probe_timeout: Duration::from_secs(libvirt.connect_probe_timeout),
             instances_path: libvirt.instances_path.clone(),
@@ -126,6 +139,11 @@ impl Options {
             (Some(share), 0) => share,
             (Some(share), own) => share.min(own),
         }
+    }
+
+    /// The physical network that a bridge of this host leads to.
+    pub fn physical_network(&self, bridge: &str) -> Option<&str> {
+        self.bridge_mappings.iter().find(|(_, own)| *own == bridge).map(|(network, _)| network.as_str())
     }
 
     /// Where other hosts' libvirts connect to.
@@ -195,6 +213,34 @@ fn check_stream(libvirt: &LibvirtSection, live: MigrationFlags, block: Migration
 fn is_protected(uri: &str) -> bool {
     let scheme = uri.split("://").next().unwrap_or_default();
     !matches!(scheme.split_once('+'), Some((_, "tcp")))
+}
+
+/// `FIRST:LAST`.
+fn ports(option: &str, text: &str) -> Result<std::ops::RangeInclusive<u16>, ConfigError> {
+    let range = text.split_once(':').and_then(|(first, last)| Some(first.trim().parse().ok()?..=last.trim().parse().ok()?));
+    let range = range.filter(|range: &std::ops::RangeInclusive<u16>| *range.start() > 0 && !range.is_empty());
+    range.ok_or_else(|| ConfigError::not_allowed(option, text, "FIRST:LAST, two ports of which the second is not the smaller"))
+}
+
+/// `PHYSICAL_NETWORK:BRIDGE`, each name once on either side: both directions are looked up.
+fn mappings(option: &str, pairs: &[String]) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut known = BTreeMap::new();
+    for pair in pairs {
+        let refuse = |why: &str| Err(ConfigError::not_allowed(option, pair, why));
+        let Some((network, bridge)) = pair.split_once(':').map(|(network, bridge)| (network.trim(), bridge.trim())) else {
+            return refuse("PHYSICAL_NETWORK:BRIDGE");
+        };
+        if network.is_empty() || bridge.is_empty() {
+            return refuse("PHYSICAL_NETWORK:BRIDGE");
+        }
+        if known.values().any(|known| known == bridge) {
+            return refuse("a bridge leads to one physical network only");
+        }
+        if known.insert(network.to_owned(), bridge.to_owned()).is_some() {
+            return refuse("a physical network has one bridge only");
+        }
+    }
+    Ok(known)
 }
 
 #[cfg(test)]
@@ -272,6 +318,23 @@ mod tests {
         }
         options(&format!("[libvirt]\n{compressed}live_migration_compression = \"zstd\"")).unwrap();
         options("[libvirt]\nlive_migration_require_tls = true\nlive_migration_with_native_tls = true").unwrap();
+    }
+
+    #[test]
+    fn bridges_have_one_physical_network_each_and_port_ranges_two_ends() {
+        let good = options("[libvirt]\nbridge_mappings = [\"physnet1:br-ex\", \"physnet2: br-2\"]").unwrap();
+        assert_eq!((good.physical_network("br-2"), good.physical_network("br-3")), (Some("physnet2"), None));
+        for (text, part) in [
+            ("bridge_mappings = [\"br-ex\"]", "PHYSICAL_NETWORK:BRIDGE"),
+            ("bridge_mappings = [\"a:\"]", "PHYSICAL_NETWORK:BRIDGE"),
+            ("bridge_mappings = [\"a:br\", \"b:br\"]", "one physical network only"),
+            ("bridge_mappings = [\"a:br\", \"a:br2\"]", "one bridge only"),
+            ("serial_port_range = \"10000\"", "FIRST:LAST"),
+            ("serial_port_range = \"20000:10000\"", "FIRST:LAST"),
+        ] {
+            let error = options(&format!("[libvirt]\n{text}")).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::power::Powers;
 use crate::prechecks::cpu::CapabilityCache;
 use crate::prechecks::post_copy::Qemu;
 use crate::resume::Resumption;
+use crate::storage::image::Digests;
 use crate::storage::probe::Probes;
 
 /// The agent's parts. One for the life of the process; everything in it is safe to share.
@@ -47,6 +48,8 @@ pub struct Context {
     pub resumption: Resumption,
     /// Probe files.
     pub probes: Probes,
+    /// Digests of images.
+    pub digests: Digests,
     /// What guests can be here.
     pub capabilities: CapabilityCache,
     /// Reports about domains.
@@ -72,6 +75,7 @@ impl Context {
             arrivals: Arrivals::default(),
             expected: Expected::default(),
             resumption: Resumption::default(),
+            digests: Digests::default(),
             capabilities: CapabilityCache::default(),
             domains: Domains::default(),
             inventory: Mutex::default(),

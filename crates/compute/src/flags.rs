@@ -179,6 +179,14 @@ impl MigrationFlags {
     }
 }
 
+impl MigrationFlags {
+    /// The flags for disks that are copied with all that lies below them: libvirt has one word for all disks of a guest.
+    #[must_use]
+    pub const fn copying_whole_disks(self) -> Self {
+        self.without(Self::NON_SHARED_INC).with(Self::NON_SHARED_DISK)
+    }
+}
+
 impl fmt::Display for MigrationFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut names = NAMES.iter().filter(|(_, flag)| self.intersects(*flag)).map(|(name, _)| *name);
@@ -245,6 +253,13 @@ mod tests {
     fn flags_that_other_options_ask_for_are_checked_too() {
         let names = ["VIR_MIGRATE_PEER2PEER".to_owned(), "VIR_MIGRATE_TUNNELLED".to_owned()];
         assert!(MigrationFlags::from_names("o", &names, MigrationFlags::POSTCOPY).is_err());
+    }
+
+    #[test]
+    fn whole_disks_take_the_place_of_top_layers() {
+        let flags = parse("LIVE PEER2PEER NON_SHARED_INC").unwrap().copying_whole_disks();
+        assert_eq!(flags, parse("LIVE PEER2PEER NON_SHARED_DISK").unwrap());
+        assert_eq!(flags.copying_whole_disks(), flags);
     }
 
     #[test]

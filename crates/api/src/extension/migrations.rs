@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use axum::Json;
 use axum::extract::State;
 use drover_common::ids::MigrationId;
+use drover_common::rpc::latest::MigrateDisk;
 use drover_store::PgConnection;
 use drover_store::line::{self, Position};
 use drover_store::migrations::steps::{self, Step};
@@ -85,6 +86,17 @@ fn queue(migration: &Migration, position: Position) -> Value {
     })
 }
 
+/// What is done with a disk, and why.
+fn disk(disk: &MigrateDisk) -> Value {
+    json!({
+        "target": disk.disk.target,
+        "source": disk.disk.source.shown(),
+        "sharing": disk.sharing,
+        "treatment": disk.treatment(),
+        "why": disk.why,
+    })
+}
+
 fn view(migration: &Migration, steps: &[Step], position: Option<Position>) -> Value {
     let policy = steps.iter().rev().find(|step| step.kind == "policy");
     json!({
@@ -120,6 +132,7 @@ fn view(migration: &Migration, steps: &[Step], position: Option<Position>) -> Va
         "policy": policy.and_then(|step| step.why.as_deref()),
         "steps": steps.iter().map(step).collect::<Vec<_>>(),
         "refusals": migration.refusals,
+        "disks": migration.data.iter().flat_map(|data| &data.disks).map(disk).collect::<Vec<_>>(),
         "fault": migration.fault,
         "abort_requested_by": migration.abort_requested_by,
         "force_complete_requested_by": migration.force_complete_requested_by,

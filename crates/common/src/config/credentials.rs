@@ -38,9 +38,11 @@ mod tests {
     #[test]
     fn each_file_is_an_option_and_other_credentials_are_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, text) in
-            [("drover_database.connection", "postgresql://d:secret@db/drover\n"), ("drover_DEFAULT.transport_url", "amqp://b"), ("tls", "k")]
-        {
+        for (name, text) in [
+            ("drover_database.connection", "postgresql://d:secret@db/drover\n"),
+            ("drover_DEFAULT.transport_url", "amqp://b"),
+            ("tls", "k"),
+        ] {
             fs::write(directory.path().join(name), text).unwrap();
         }
         let options = read(directory.path()).unwrap();

@@ -19,5 +19,6 @@ pub mod latest {
     pub use super::v1::conductor::*;
     pub use super::v1::facts::*;
     pub use super::v1::guest::*;
+    pub use super::v1::image::*;
     pub use super::v1::power::*;
 }

@@ -11,12 +11,25 @@ pub struct Disk {
     pub location: DiskLocation,
     /// Whether the guest only reads it, or shares it with other guests.
     pub read_only: bool,
+    /// Whether other guests may write to it, too.
+    pub shareable: bool,
     /// The driver's format.
     pub format: String,
-    /// The path of the image below it.
-    pub backing_file: Option<String>,
+    /// The images below it, the one right below first.
+    pub chain: Vec<BackingStore>,
+    /// What about it no copy can bring over.
+    pub not_copyable: Option<String>,
     /// Whether a block copy mirrors it just now.
     pub mirrored: bool,
+}
+
+/// An image below a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackingStore {
+    /// Where it is.
+    pub location: DiskLocation,
+    /// Its format.
+    pub format: String,
 }
 
 /// Where a disk's data is.
@@ -37,12 +50,15 @@ pub enum DiskLocation {
 impl Disk {
     /// Reads one; none without a target (libvirt always writes one).
     pub(super) fn read(element: &Element) -> Option<Self> {
+        let shareable = element.child("shareable").is_some();
         Some(Self {
             target: element.attribute_at(&["target"], "dev")?.to_owned(),
             location: location(element),
-            read_only: element.child("readonly").is_some() || element.child("shareable").is_some(),
+            read_only: shareable || element.child("readonly").is_some(),
+            shareable,
             format: element.attribute_at(&["driver"], "type").unwrap_or("raw").to_owned(),
-            backing_file: backing_file(element),
+            chain: chain(element),
+            not_copyable: not_copyable(element),
             mirrored: element.child("mirror").is_some(),
         })
     }
@@ -61,10 +77,28 @@ fn location(element: &Element) -> DiskLocation {
     }
 }
 
-/// The next image of the chain. `<backingStore/>` ends it; a chain in JSON or on the network shows what libvirt shows.
-fn backing_file(element: &Element) -> Option<String> {
-    let backing = element.child("backingStore")?;
-    let source = backing.child("source")?;
-    let shown = source.attribute("file").or_else(|| source.attribute("dev")).or_else(|| source.attribute("name"));
-    Some(shown.unwrap_or("an image without a path").to_owned())
+/// The images below. `<backingStore/>` ends the chain.
+fn chain(disk: &Element) -> Vec<BackingStore> {
+    let images = std::iter::successors(below(disk), |image| below(image));
+    let read = |image: &Element| BackingStore {
+        location: location(image),
+        format: image.attribute_at(&["format"], "type").unwrap_or("raw").to_owned(),
+    };
+    images.map(read).collect()
+}
+
+fn below(element: &Element) -> Option<&Element> {
+    element.child("backingStore").filter(|below| below.child("source").is_some())
+}
+
+/// What a copy made of capacity and format alone would lack.
+fn not_copyable(disk: &Element) -> Option<String> {
+    let source = disk.child("source")?;
+    let has = |name: &str| source.child(name).or_else(|| disk.child(name)).is_some();
+    let why = [
+        ("encryption", "it is encrypted"),
+        ("dataStore", "its data is in a file beside the image"),
+        ("slices", "it is a part of a file"),
+    ];
+    why.iter().find(|(name, _)| has(name)).map(|(_, why)| (*why).to_owned())
 }

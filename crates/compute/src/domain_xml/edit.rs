@@ -1,17 +1,20 @@
-//! The XML for the destination: libvirt's own, with the marker of the migration and the addresses where graphics listen there.
+//! The XML for the destination: libvirt's own, with the marker of the migration and with what is called otherwise there: addresses
+//! where graphics and serial consoles listen, bridges, and disks that lose the images below them.
 //!
 //! The document passes through as a stream of events; what is not changed comes out as it went in.
 
-use drover_common::rpc::latest::Marker;
+use drover_common::rpc::latest::{Marker, MovedConsole, Renamed};
+use quick_xml::XmlVersion;
 use quick_xml::events::{BytesEnd, BytesStart, Event};
 use quick_xml::name::{Namespace, ResolveResult};
 use quick_xml::reader::NsReader;
 use quick_xml::writer::Writer;
 
+use super::devices::{CONSOLES, network_attribute};
 use super::{DROVER_NAMESPACE, XmlError};
 
 /// What is changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit<'a> {
     /// The migration and attempt that the domain will show.
     pub marker: Marker,
@@ -19,6 +22,12 @@ pub struct Edit<'a> {
     pub vnc_listen: Option<&'a str>,
     /// Where SPICE listens on the destination.
     pub spice_listen: Option<&'a str>,
+    /// Bridges, and devices below macvtaps.
+    pub networks: &'a [Renamed],
+    /// Serial consoles on TCP.
+    pub consoles: &'a [MovedConsole],
+    /// Files of disks that stand alone on the destination.
+    pub flattened: Vec<&'a str>,
 }
 
 impl Edit<'_> {
@@ -36,12 +45,20 @@ impl Edit<'_> {
             .map_err(|error| XmlError::Unwritable(std::io::Error::other(error.utf8_error())))
     }
 
-    fn listen(&self, graphics_type: Option<&str>) -> Option<&str> {
+    fn listen(&self, graphics_type: &str) -> Option<&str> {
         match graphics_type {
-            Some("vnc") => self.vnc_listen,
-            Some("spice") => self.spice_listen,
+            "vnc" => self.vnc_listen,
+            "spice" => self.spice_listen,
             _ => None,
         }
+    }
+
+    fn network(&self, name: &str) -> Option<&str> {
+        self.networks.iter().find(|renamed| renamed.from == name).map(|renamed| renamed.to.as_str())
+    }
+
+    fn console(&self, host: &str, service: &str) -> Option<&MovedConsole> {
+        self.consoles.iter().find(|moved| moved.from.host == host && moved.from.service == service)
     }
 }
 
@@ -49,12 +66,21 @@ struct Editor<'i, 'e> {
     edit: &'e Edit<'e>,
     reader: NsReader<&'i [u8]>,
     writer: Writer<Vec<u8>>,
-    /// Names of the open elements, outermost first, with the listen address that applies inside.
-    open: Vec<(String, Option<&'e str>)>,
+    /// The open elements, outermost first.
+    open: Vec<Open>,
     marked: bool,
 }
 
-impl<'e> Editor<'_, 'e> {
+/// An open element.
+struct Open {
+    name: String,
+    /// Its `type`, empty if it has none.
+    kind: String,
+    /// It is a disk that loses the images below it.
+    flattened: bool,
+}
+
+impl Editor<'_, '_> {
     fn run(&mut self) -> Result<(), XmlError> {
         loop {
             let (namespace, event) = self.reader.read_resolved_event()?;
@@ -64,6 +90,10 @@ impl<'e> Editor<'_, 'e> {
                     self.reader.read_to_end(start.name())?; // An earlier migration's.
                 }
                 Event::Empty(start) if ours && self.is_marker(&start) => {}
+                Event::Start(start) if self.is_lost_chain(&start) => {
+                    self.reader.read_to_end(start.name())?;
+                    self.write(Event::Empty(BytesStart::new("backingStore")))?;
+                }
                 Event::Start(start) => self.start(&start)?,
                 Event::Empty(start) => self.empty(&start)?,
                 Event::End(end) => self.end(end)?,
@@ -74,18 +104,25 @@ impl<'e> Editor<'_, 'e> {
     }
 
     fn path(&self) -> Vec<&str> {
-        self.open.iter().map(|(name, _)| name.as_str()).collect()
+        self.open.iter().map(|open| open.name.as_str()).collect()
     }
 
     fn is_marker(&self, start: &BytesStart<'_>) -> bool {
         self.path() == ["domain", "metadata"] && start.local_name().as_ref() == "migration"
     }
 
+    /// `<backingStore>` of a disk that stands alone on the destination. libvirt writes it after the disk's `<source>`.
+    fn is_lost_chain(&self, start: &BytesStart<'_>) -> bool {
+        start.name().as_ref() == "backingStore" && self.open.last().is_some_and(|open| open.flattened)
+    }
+
     fn start(&mut self, start: &BytesStart<'_>) -> Result<(), XmlError> {
-        let (start, listen) = self.with_listen(start)?;
+        let kind = attribute(start, "type")?.unwrap_or_default();
+        self.note_source(start)?;
+        let start = self.changed(start)?;
         let name = start.name().as_ref().to_owned();
         self.write(Event::Start(start))?;
-        self.open.push((name, listen));
+        self.open.push(Open { name, kind, flattened: false });
         if self.path() == ["domain", "metadata"] {
             self.write_marker()?;
         }
@@ -98,7 +135,8 @@ impl<'e> Editor<'_, 'e> {
             self.write_marker()?;
             return self.write(Event::End(BytesEnd::new("metadata")));
         }
-        let (start, _) = self.with_listen(start)?;
+        self.note_source(start)?;
+        let start = self.changed(start)?;
         self.write(Event::Empty(start))
     }
 
@@ -112,22 +150,54 @@ impl<'e> Editor<'_, 'e> {
         self.write(Event::End(end))
     }
 
-    /// `<graphics listen=…>` and the `<listen type='address'>` in it get the destination's address. Graphics that listen on a socket
-    /// have neither.
-    fn with_listen(&self, start: &BytesStart<'_>) -> Result<(BytesStart<'static>, Option<&'e str>), XmlError> {
-        let edit: &'e Edit<'e> = self.edit;
-        let name = start.name();
-        match (self.path().as_slice(), name.as_ref()) {
-            (["domain", "devices"], "graphics") => {
-                let listen = edit.listen(attribute(start, "type")?.as_deref());
-                Ok((with_attribute(start, "listen", listen)?, listen))
+    /// Notes by a disk's `<source>` whether it is one that loses the images below it.
+    fn note_source(&mut self, start: &BytesStart<'_>) -> Result<(), XmlError> {
+        if start.name().as_ref() == "source" && self.path() == ["domain", "devices", "disk"] {
+            let file = attribute(start, "file")?;
+            let flattened = file.is_some_and(|file| self.edit.flattened.contains(&file.as_str()));
+            if let Some(disk) = self.open.last_mut() {
+                disk.flattened = flattened;
             }
-            (["domain", "devices", "graphics"], "listen") if attribute(start, "type")?.as_deref() == Some("address") => {
-                let listen = self.open.last().and_then(|(_, listen)| *listen);
-                Ok((with_attribute(start, "address", listen)?, None))
-            }
-            _ => Ok((start.to_owned(), None)),
         }
+        Ok(())
+    }
+
+    /// The element as the destination is to have it.
+    fn changed(&self, start: &BytesStart<'_>) -> Result<BytesStart<'static>, XmlError> {
+        let edit = self.edit;
+        let name = start.name();
+        let name = name.as_ref();
+        match self.path().as_slice() {
+            ["domain", "devices"] if name == "graphics" => {
+                let kind = attribute(start, "type")?.unwrap_or_default();
+                with_attribute(start, "listen", edit.listen(&kind))
+            }
+            // Graphics that listen on a socket have no address.
+            ["domain", "devices", "graphics"] if name == "listen" && attribute(start, "type")?.as_deref() == Some("address") => {
+                with_attribute(start, "address", edit.listen(self.parents_kind()))
+            }
+            ["domain", "devices", "interface"] if name == "source" => match network_attribute(self.parents_kind()) {
+                Some(key) => {
+                    let own = attribute(start, key)?;
+                    with_attribute(start, key, own.as_deref().and_then(|own| edit.network(own)))
+                }
+                None => Ok(start.to_owned()),
+            },
+            ["domain", "devices", device] if name == "source" && CONSOLES.contains(device) && self.parents_kind() == "tcp" => {
+                let (host, service) =
+                    (attribute(start, "host")?.unwrap_or_default(), attribute(start, "service")?.unwrap_or_default());
+                let listens = attribute(start, "mode")?.as_deref() == Some("bind");
+                let to = edit.console(&host, &service).filter(|_| listens).map(|moved| &moved.to);
+                let start = with_attribute(start, "host", to.map(|to| to.host.as_str()))?;
+                with_attribute(&start, "service", to.map(|to| to.service.as_str()))
+            }
+            _ => Ok(start.to_owned()),
+        }
+    }
+
+    /// The type of the innermost open element.
+    fn parents_kind(&self) -> &str {
+        self.open.last().map_or("", |open| open.kind.as_str())
     }
 
     fn write_marker(&mut self) -> Result<(), XmlError> {
@@ -145,8 +215,10 @@ impl<'e> Editor<'_, 'e> {
     }
 }
 
+/// An attribute's value, as it reads.
 fn attribute(start: &BytesStart<'_>, name: &str) -> Result<Option<String>, XmlError> {
-    Ok(start.try_get_attribute(name)?.map(|attribute| attribute.value.into_owned()))
+    let Some(attribute) = start.try_get_attribute(name)? else { return Ok(None) };
+    Ok(Some(attribute.normalized_value(XmlVersion::Implicit1_0)?.into_owned()))
 }
 
 /// The element with the value of an attribute that it has replaced.
@@ -170,6 +242,7 @@ fn with_attribute(start: &BytesStart<'_>, key: &str, value: Option<&str>) -> Res
 #[cfg(test)]
 mod tests {
     use drover_common::ids::{Attempt, MigrationId};
+    use drover_common::rpc::latest::ConsoleAddress;
 
     use super::*;
 
@@ -177,6 +250,9 @@ mod tests {
         marker: Marker { migration: MigrationId(7), attempt: Attempt(2) },
         vnc_listen: Some("192.0.2.9"),
         spice_listen: None,
+        networks: &[],
+        consoles: &[],
+        flattened: Vec::new(),
     };
 
     #[test]
@@ -203,6 +279,52 @@ mod tests {
             <graphics type='vnc' socket='/run/x'><listen type='socket' socket='/run/x'/></graphics>\
             </devices></domain>";
         insta::assert_snapshot!(EDIT.apply(xml).unwrap());
+    }
+
+    #[test]
+    fn interfaces_come_to_the_destinations_bridges_and_keep_everything_else() {
+        let renamed = |from: &str, to: &str| Renamed { from: from.to_owned(), to: to.to_owned() };
+        let networks = [renamed("br-ex", "br0"), renamed("eth1", "bond0")];
+        let xml = "<domain><metadata/><devices>\
+            <interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br-ex'/>\
+            <virtualport type='openvswitch'><parameters interfaceid='b9d9e8f0'/></virtualport><target dev='vnet0'/>\
+            <model type='virtio'/><mtu size='1450'/><address type='pci' slot='0x03'/></interface>\
+            <interface type='direct'><source dev='eth1' mode='bridge'/></interface>\
+            <interface type='bridge'><source bridge='br-int'/></interface>\
+            <interface type='network'><source network='br-ex' bridge='br-ex'/></interface>\
+            <hostdev><source dev='eth1'/></hostdev></devices></domain>";
+        insta::assert_snapshot!(Edit { networks: &networks, ..EDIT }.apply(xml).unwrap());
+    }
+
+    #[test]
+    fn serial_consoles_listen_where_the_destination_says() {
+        let address = |host: &str, service: &str| ConsoleAddress { host: host.to_owned(), service: service.to_owned() };
+        let consoles = [
+            MovedConsole { from: address("127.0.0.1", "10000"), to: address("192.0.2.9", "10003") },
+            MovedConsole { from: address("127.0.0.1", "10001"), to: address("192.0.2.9", "10001") },
+        ];
+        let xml = "<domain><metadata/><devices>\
+            <serial type='tcp'><source mode='bind' host='127.0.0.1' service='10000' tls='no'/><protocol type='raw'/></serial>\
+            <serial type='tcp'><source mode='bind' host='127.0.0.1' service='10001'/></serial>\
+            <serial type='tcp'><source mode='connect' host='127.0.0.1' service='10000'/></serial>\
+            <console type='tcp'><source mode='bind' host='127.0.0.1' service='10000'/><target type='serial' port='0'/></console>\
+            <serial type='file'><source path='/x' append='on'/></serial></devices></domain>";
+        insta::assert_snapshot!(Edit { consoles: &consoles, ..EDIT }.apply(xml).unwrap());
+    }
+
+    #[test]
+    fn a_disk_that_is_copied_whole_stands_alone_and_others_keep_their_chains() {
+        let disk = |file: &str| {
+            format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{file}' index='1'/>\
+                <backingStore type='file' index='2'><format type='qcow2'/><source file='/base/b'/><backingStore type='file'>\
+                <format type='raw'/><source file='/base/a &amp; b'/><backingStore/></backingStore></backingStore>\
+                <target dev='vda' bus='virtio'/></disk>"
+            )
+        };
+        let alone = "<disk type='file'><source file='/d/c'/><backingStore/><target dev='vdc'/></disk>";
+        let xml = format!("<domain><metadata/><devices>{}{}{alone}</devices></domain>", disk("/d/a &amp; b"), disk("/d/b"));
+        insta::assert_snapshot!(Edit { flattened: vec!["/d/a & b", "/d/c"], ..EDIT }.apply(&xml).unwrap());
     }
 
     #[test]

@@ -7,16 +7,17 @@ pub mod edit;
 pub mod nova;
 pub mod tree;
 
+mod devices;
 mod disks;
 mod interfaces;
 
 use drover_common::ids::{Attempt, MigrationId};
-use drover_common::rpc::latest::Marker;
+use drover_common::rpc::latest::{ConsoleAddress, Marker};
 use drover_common::server::Flavor;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
 
-pub use disks::{Disk, DiskLocation};
+pub use disks::{BackingStore, Disk, DiskLocation};
 pub use interfaces::mac_addresses;
 pub use nova::NovaMetadata;
 pub use tree::{Element, XmlError};
@@ -39,8 +40,14 @@ pub struct DomainXml {
     pub vcpus: i32,
     /// Its disks, in the document's order.
     pub disks: Vec<Disk>,
-    /// Devices of the host that it uses, for people.
-    pub host_devices: Vec<String>,
+    /// What ties it to its host, for people.
+    pub bound_to_host: Vec<String>,
+    /// Bridges and devices of the host that its network interfaces are on.
+    pub host_networks: Vec<String>,
+    /// Sockets that its network interfaces need on its host.
+    pub vhost_user_sockets: Vec<String>,
+    /// Where its serial consoles listen on TCP.
+    pub consoles: Vec<ConsoleAddress>,
     /// What Nova wrote about it.
     pub nova: Option<NovaMetadata>,
 }
@@ -79,7 +86,10 @@ impl DomainXml {
                 .child("devices")
                 .map(|devices| devices.children_named("disk").filter_map(Disk::read).collect())
                 .unwrap_or_default(),
-            host_devices: root.child("devices").map(host_devices).unwrap_or_default(),
+            bound_to_host: devices::bound_to_host(&root),
+            host_networks: devices::host_networks(&root),
+            vhost_user_sockets: devices::vhost_user_sockets(&root),
+            consoles: devices::listening_consoles(&root),
             nova: root.child("metadata").and_then(NovaMetadata::read),
         })
     }
@@ -177,20 +187,6 @@ fn vcpus(root: &Element) -> Result<i32, XmlError> {
     let Some(vcpu) = root.child("vcpu") else { return Ok(1) };
     let text = vcpu.attribute("current").unwrap_or(&vcpu.text);
     text.parse().map_err(|_| XmlError::NotANumber { element: "vcpu", value: text.to_owned() })
-}
-
-fn host_devices(devices: &Element) -> Vec<String> {
-    let direct = devices.children_named("hostdev").map(|device| {
-        let kind = device.attribute("type").unwrap_or("unknown");
-        let alias = device.attribute_at(&["alias"], "name").unwrap_or("no alias");
-        format!("{kind} host device {alias}")
-    });
-    let interfaces =
-        devices.children_named("interface").filter(|interface| interface.attribute("type") == Some("hostdev")).map(|interface| {
-            let mac = interface.attribute_at(&["mac"], "address").unwrap_or("without MAC address");
-            format!("network interface {mac}, which is a host device")
-        });
-    direct.chain(interfaces).collect()
 }
 
 /// Our marker, from the element that libvirt gives out for our namespace (without the namespace).

@@ -74,7 +74,7 @@ fn a_domain_of_virt_manager_shows_its_title_or_name_and_its_own_size() {
 #[test]
 fn disks_and_host_devices_are_read() {
     let domain = DomainXml::parse(NOVA).unwrap();
-    insta::assert_debug_snapshot!((domain.disks, domain.host_devices));
+    insta::assert_debug_snapshot!((domain.disks, domain.bound_to_host));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! | step | where | file |
 //! | --- | --- | --- |
-//! | make ready: disks to copy into | destination | [`destination`] |
+//! | make ready: files to copy and to carry into | destination | [`destination`] |
+//! | give out read-only images that are carried over | source | [`carried`] |
 //! | start, watch, report | source | [`source`], [`monitor`], [`policy`], [`outlook`] |
 //! | go on with a post-copy that broke | source | [`recover`] |
 //! | take over | destination | [`destination`] |
@@ -13,6 +14,7 @@
 //!
 //! Each may be asked for any number of times. What cannot be taken back asks for leave first ([`crate::grants`]).
 
+pub mod carried;
 pub mod destination;
 pub mod discard;
 pub mod monitor;

@@ -1,7 +1,10 @@
 //! The source's clean-up after the guest has left for good.
 //!
 //! libvirt does most of it by itself; what is left here is what a lost word between the two libvirts leaves: a definition, a copy
-//! that stands still, and the files of copied disks. A guest that *runs* here is never touched.
+//! that stands still, and the files of disks that were moved. A guest that *runs* here is never touched.
+//!
+//! A file is removed only if it is the one that the guest had, no process has it open, and nothing that the destination has just
+//! written beside its own is to be seen here: what was local at the start might be shared by now.
 
 use std::path::PathBuf;
 
@@ -14,7 +17,8 @@ use crate::driver::{Action, DriverError, if_there};
 use crate::facts::{self, SeenGuest};
 use crate::flags::MigrationFlags;
 use crate::grants::{self, NotGranted};
-use crate::storage::disks;
+use crate::storage::disks::{self, Doomed};
+use crate::storage::{moved_directories, probe};
 
 /// Answers `post_live_migration`. Leave can take long and so can libvirt, so before each deed it is looked again what is left.
 pub async fn post_live_migration(ctx: &Context, order: &CleanUp) -> Result<(), Fault> {
@@ -33,7 +37,30 @@ pub async fn post_live_migration(ctx: &Context, order: &CleanUp) -> Result<(), F
     if look(ctx, order).await?.definition {
         if_there(ctx.driver.act(server, Action::Undefine).await).map_err(failed)?;
     }
-    disks::remove_all_unused(look(ctx, order).await?.files).await
+    let files = look(ctx, order).await?.files;
+    if !files.is_empty() {
+        is_not_shared(order).await?;
+    }
+    disks::remove_all_unused(files).await
+}
+
+/// Looks for what the destination has just written beside its disks. A conductor before 1.3 has not asked it to.
+async fn is_not_shared(order: &CleanUp) -> Result<(), Fault> {
+    let Some(probes) = order.probes.clone() else { return Ok(()) };
+    let directories = moved_directories(&order.data);
+    let host = order.data.destination.host.clone();
+    let looking = tokio::task::spawn_blocking(move || {
+        directories.iter().try_for_each(|directory| {
+            let refuse = |why: String| Err(format!("files in {directory} are not removed: {why}"));
+            match probes.iter().find(|probe| probe.directory == *directory).map(probe::sees) {
+                Some(Ok(false)) => Ok(()),
+                Some(Ok(true)) => refuse(format!("what {host} writes there is seen here, so both hosts share them")),
+                Some(Err(why)) => refuse(format!("it cannot be told whether {host} shares them: {why}")),
+                None => refuse(format!("{host} has written nothing there to be looked for")),
+            }
+        })
+    });
+    looking.await.map_err(Fault::unexpected)?.map_err(Fault::migration_error)
 }
 
 /// What the migration left here.
@@ -43,14 +70,14 @@ struct Left {
     copy: bool,
     /// A definition.
     definition: bool,
-    /// Files of copied disks.
-    files: Vec<PathBuf>,
+    /// Files of moved disks.
+    files: Vec<Doomed>,
 }
 
 /// Looks what is left; a fault if the guest itself is here.
 async fn look(ctx: &Context, order: &CleanUp) -> Result<Left, Fault> {
     let failed = |error: DriverError| error.into_fault(&ctx.options.host, order.server, Fault::migration_error);
-    let (seen, files) = tokio::join!(facts::see(ctx, order.server), copied_files(order));
+    let (seen, files) = tokio::join!(facts::see(ctx, order.server), moved_files(order));
     let Some(seen) = seen.map_err(failed)? else {
         return Ok(Left { files, ..Left::default() });
     };
@@ -86,19 +113,16 @@ fn must_be_destroyed(ctx: &Context, seen: &SeenGuest) -> Result<bool, Fault> {
     }
 }
 
-/// The files of copied disks that are still here.
-async fn copied_files(order: &CleanUp) -> Vec<PathBuf> {
-    let paths: Vec<PathBuf> = order
-        .data
-        .copied_disks()
-        .filter_map(|disk| match &disk.disk.source {
-            DiskSource::File { path } => Some(PathBuf::from(path)),
-            _ => None,
-        })
-        .collect();
-    if paths.is_empty() {
-        return paths;
+/// The files of moved disks that are still here.
+async fn moved_files(order: &CleanUp) -> Vec<Doomed> {
+    let moved = order.data.moved_disks().filter_map(|disk| match &disk.disk.source {
+        DiskSource::File { path } => Some(Doomed { path: PathBuf::from(path), was: disk.disk.file.clone() }),
+        _ => None,
+    });
+    let moved: Vec<Doomed> = moved.collect();
+    if moved.is_empty() {
+        return moved;
     }
-    let there = move || paths.into_iter().filter(|path| path.symlink_metadata().is_ok()).collect();
+    let there = move || moved.into_iter().filter(|file| file.path.symlink_metadata().is_ok()).collect();
     tokio::task::spawn_blocking(there).await.unwrap_or_default()
 }

@@ -1,7 +1,5 @@
 //! The destination's clean-up after a failure: only what one attempt left, told by its marks.
 
-use std::path::PathBuf;
-
 use drover_common::fault::Fault;
 use drover_common::rpc::latest::{Authority, CleanUp, GrantKind, GuestState, Marker};
 use tracing::{info, warn};
@@ -10,7 +8,7 @@ use crate::context::Context;
 use crate::driver::{Action, DriverError, if_there};
 use crate::facts::{self, SeenGuest};
 use crate::grants::{self, NotGranted};
-use crate::storage::disks::{self, Owner};
+use crate::storage::disks::{self, Doomed, Owner};
 
 /// Answers `rollback_live_migration_at_destination`. Leave can take long and so can libvirt, so before each deed it is looked again
 /// what is left.
@@ -43,7 +41,7 @@ struct Left {
     /// A definition.
     definition: bool,
     /// Files that were made for it.
-    files: Vec<PathBuf>,
+    files: Vec<Doomed>,
 }
 
 /// Looks what is left; a fault if the guest ran here.
@@ -98,11 +96,12 @@ fn not_removed(ctx: &Context, seen: &SeenGuest, state: GuestState) -> Fault {
     })
 }
 
-async fn marked_files(order: &CleanUp) -> Vec<PathBuf> {
+async fn marked_files(order: &CleanUp) -> Vec<Doomed> {
     let owner = Owner { migration: order.migration, attempt: order.left_by };
-    let copied: Vec<_> = order.data.copied_disks().map(|disk| disk.disk.clone()).collect();
-    if copied.is_empty() {
+    let moved: Vec<_> = order.data.moved_disks().cloned().collect();
+    if moved.is_empty() {
         return Vec::new();
     }
-    tokio::task::spawn_blocking(move || disks::marked(&copied, owner)).await.unwrap_or_default()
+    let looking = tokio::task::spawn_blocking(move || disks::marked(&moved, owner)).await.unwrap_or_default();
+    looking.into_iter().map(|path| Doomed { path, was: None }).collect()
 }

@@ -154,6 +154,9 @@ pub(super) async fn prepare(ctx: &Context, of: OfAttempt, data: &MigrateData) ->
         marker: Marker { migration: of.migration, attempt: of.attempt },
         vnc_listen: to.graphics_listen_addr_vnc.as_deref(),
         spice_listen: to.graphics_listen_addr_spice.as_deref(),
+        networks: &to.networks,
+        consoles: &to.consoles,
+        flattened: data.flattened_files().collect(),
     };
     let edited = |xml: &str| {
         edit.apply(xml).map_err(|error| Fault::migration_error(format_args!("XML for {}: {}", to.host, telemetry::chain(&error))))
@@ -163,6 +166,9 @@ pub(super) async fn prepare(ctx: &Context, of: OfAttempt, data: &MigrateData) ->
     let left = matches!(domain.state, RunState::Paused(PauseReason::PostCopy | PauseReason::PostCopyFailed));
     let paused = matches!(domain.state, RunState::Paused(_)) && !left;
     let mut flags = ctx.options.flags_for(domain.persistent, paused, !migrate_disks.is_empty());
+    if data.flattens() {
+        flags = flags.copying_whole_disks();
+    }
     if data.no_post_copy.is_some() {
         flags = ctx.options.without_post_copy(flags);
     }

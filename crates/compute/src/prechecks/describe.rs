@@ -2,19 +2,21 @@
 
 use drover_common::fault::Fault;
 use drover_common::ids::ServerId;
-use drover_common::rpc::latest::{AboutGuest, DiskSource, GuestDescription, GuestDisk, GuestState, JobKind};
+use drover_common::rpc::latest::{
+    AboutGuest, DiskSource, FileFacts, GuestDescription, GuestDisk, GuestState, HostNetwork, Image, JobKind,
+};
 use drover_common::telemetry;
 
 use crate::context::Context;
 use crate::domain_xml::{Disk, DiskLocation, DomainXml};
 use crate::driver::{DiskUsage, DriverError, Inspection, XmlKind};
 use crate::facts::{self, SeenGuest};
-use crate::storage::{block_device, directories, probe, resolve_link};
+use crate::storage::{block_device, directories, image, probe, resolve_link};
 
 /// Answers `describe_guest`.
 pub async fn describe_guest(ctx: &Context, about: &AboutGuest) -> Result<GuestDescription, Fault> {
     let guest = look(ctx, about.server).await?;
-    let disks = resolve_links(from_xml(&guest.xml.disks)).await?;
+    let disks = look_up_files(from_xml(&guest.xml.disks)).await?;
     let written = ctx.probes.write(about.migration, directories(&disks), probe::SOURCE_KEEP);
     let (usage, probes) = tokio::join!(usage(ctx, about.server, &disks), written);
     let disks = match examine(ctx, &guest, disks, usage).await {
@@ -33,6 +35,12 @@ pub async fn describe_guest(ctx: &Context, about: &AboutGuest) -> Result<GuestDe
         disks,
         probes,
         host_cpu: ctx.host_cpu(),
+        networks: guest
+            .xml
+            .host_networks
+            .into_iter()
+            .map(|name| HostNetwork { physical_network: ctx.options.physical_network(&name).map(str::to_owned), name })
+            .collect(),
     })
 }
 
@@ -40,7 +48,7 @@ pub async fn describe_guest(ctx: &Context, about: &AboutGuest) -> Result<GuestDe
 pub async fn look_again(ctx: &Context, server: ServerId, known: &[GuestDisk]) -> Result<(Guest, Vec<GuestDisk>), Fault> {
     let (guest, usage) = tokio::join!(look(ctx, server), usage(ctx, server, known));
     let guest = guest?;
-    let disks = resolve_links(from_xml(&guest.xml.disks)).await?;
+    let disks = look_up_files(from_xml(&guest.xml.disks)).await?;
     if !disks.iter().map(place).eq(known.iter().map(place)) {
         return Err(Fault::precheck(format_args!(
             "the disks of domain {} on {} changed during the checks: try again",
@@ -145,7 +153,14 @@ fn hindrances(seen: &SeenGuest, xml: &DomainXml, inspection: Inspection, busy: &
         DiskLocation::Other(kind) => Some(format!("disk {} is of type {kind}, which Drover cannot move yet", disk.target)),
         _ => None,
     }));
-    found.extend(xml.host_devices.iter().map(|device| format!("it uses {device}")));
+    found.extend(xml.disks.iter().filter_map(|disk| {
+        let unknown = disk.chain.iter().find_map(|image| match &image.location {
+            DiskLocation::Other(kind) => Some(kind),
+            _ => None,
+        })?;
+        Some(format!("disk {} lies on an image of type {unknown}, which Drover cannot judge yet", disk.target))
+    }));
+    found.extend(xml.bound_to_host.iter().map(|device| format!("it uses {device}")));
     if inspection.snapshots > 0 {
         found.push(format!("libvirt has {} snapshots of it", inspection.snapshots));
     }
@@ -159,47 +174,71 @@ fn hindrances(seen: &SeenGuest, xml: &DomainXml, inspection: Inspection, busy: &
 /// The disks as messages carry them, without what has to be asked for.
 fn from_xml(disks: &[Disk]) -> Vec<GuestDisk> {
     let known = disks.iter().filter_map(|disk| {
-        let source = match &disk.location {
-            DiskLocation::File(path) => DiskSource::File { path: path.clone() },
-            DiskLocation::Block(path) => DiskSource::Block { path: path.clone(), identity: None },
-            DiskLocation::Network(protocol) => DiskSource::Network { protocol: protocol.clone() },
-            DiskLocation::Empty => DiskSource::Empty,
-            DiskLocation::Other(_) => return None,
-        };
+        let images = disk.chain.iter().filter_map(|image| {
+            let (source, format) = (source_of(&image.location)?, image.format.clone());
+            Some(Image { source, format, resolves_to: None, file: None })
+        });
+        let chain: Vec<Image> = images.collect();
         Some(GuestDisk {
             target: disk.target.clone(),
-            source,
+            source: source_of(&disk.location)?,
             read_only: disk.read_only,
+            shareable: disk.shareable,
             format: disk.format.clone(),
             capacity_bytes: 0,
             allocation_bytes: 0,
-            backing_file: disk.backing_file.clone(),
+            backing_file: chain.first().map(|image| image.source.shown().to_owned()),
             resolves_to: None,
+            chain,
+            not_copyable: disk.not_copyable.clone(),
+            file: None,
         })
     });
     known.collect()
 }
 
-/// Looks up which paths are symbolic links.
-async fn resolve_links(mut disks: Vec<GuestDisk>) -> Result<Vec<GuestDisk>, Fault> {
-    if disks.iter().all(|disk| disk.data_file().is_none()) {
+/// None for what cannot be judged: such a guest is refused ([`hindrances`]).
+fn source_of(location: &DiskLocation) -> Option<DiskSource> {
+    Some(match location {
+        DiskLocation::File(path) => DiskSource::File { path: path.clone() },
+        DiskLocation::Block(path) => DiskSource::Block { path: path.clone(), identity: None },
+        DiskLocation::Network(protocol) => DiskSource::Network { protocol: protocol.clone() },
+        DiskLocation::Empty => DiskSource::Empty,
+        DiskLocation::Other(_) => return None,
+    })
+}
+
+/// Looks up which paths are symbolic links, and what the files are.
+async fn look_up_files(mut disks: Vec<GuestDisk>) -> Result<Vec<GuestDisk>, Fault> {
+    if disks.iter().flat_map(GuestDisk::images).all(|(source, _, _)| source.data_file(None).is_none()) {
         return Ok(disks);
     }
-    let resolving = tokio::task::spawn_blocking(move || {
+    let looking = tokio::task::spawn_blocking(move || {
         for disk in &mut disks {
-            disk.resolves_to = disk.data_file().and_then(resolve_link);
+            (disk.resolves_to, disk.file) = look_up(&disk.source);
+            for image in &mut disk.chain {
+                (image.resolves_to, image.file) = look_up(&image.source);
+            }
         }
         disks
     });
-    resolving.await.map_err(Fault::unexpected)
+    looking.await.map_err(Fault::unexpected)
+}
+
+fn look_up(source: &DiskSource) -> (Option<String>, Option<FileFacts>) {
+    let Some(path) = source.data_file(None) else { return (None, None) };
+    (resolve_link(path), image::facts(path))
 }
 
 /// Looks up what tells each block device apart.
 async fn identify(disks: &mut [GuestDisk]) {
     for disk in disks {
-        if let DiskSource::Block { path, identity } = &mut disk.source {
-            let path = path.clone();
-            *identity = tokio::task::spawn_blocking(move || block_device::identity(&path)).await.unwrap_or_default();
+        let below = disk.chain.iter_mut().map(|image| &mut image.source);
+        for source in std::iter::once(&mut disk.source).chain(below) {
+            if let DiskSource::Block { path, identity } = source {
+                let path = path.clone();
+                *identity = tokio::task::spawn_blocking(move || block_device::identity(&path)).await.unwrap_or_default();
+            }
         }
     }
 }
@@ -215,6 +254,7 @@ mod tests {
             <disk type='file'><source file='/d/a'/><target dev='vda'/></disk>\
             <disk type='file'><source file='/d/b'/><mirror/><target dev='vdb'/></disk>\
             <disk type='nvme'><source/><target dev='vdc'/></disk>\
+            <disk type='file'><source file='/d/d'/><backingStore type='vhostuser'><source/></backingStore><target dev='vdd'/></disk>\
             <hostdev type='pci'><alias name='hostdev0'/></hostdev></devices></domain>";
         let seen = SeenGuest::from(Domain {
             server: ServerId::random(),
@@ -227,6 +267,6 @@ mod tests {
         let xml = DomainXml::parse(xml).unwrap();
         let inspection = Inspection { snapshots: 2, managed_save: true };
         insta::assert_snapshot!(hindrances(&seen, &xml, inspection, &["vda".to_owned()]).join("\n"));
-        assert_eq!(from_xml(&xml.disks).len(), 2);
+        assert_eq!(from_xml(&xml.disks).len(), 3);
     }
 }

@@ -2,15 +2,17 @@
 
 use drover_common::fault::Fault;
 use drover_common::rpc::latest::{
-    BlockDeviceCheck, CheckDestination, DestinationCheck, DirectoryCheck, DiskSource, GuestDescription, LinkCheck, StorageProbe,
+    BlockDeviceCheck, CheckDestination, DestinationCheck, DirectoryCheck, DiskSource, FileFacts, GuestDescription, GuestDisk,
+    ImageCheck, LinkCheck, StorageProbe,
 };
+use futures::future::join_all;
 
-use super::{cpu, post_copy, reach};
+use super::{connections, cpu, post_copy, reach};
 use crate::context::Context;
 use crate::domain_xml::{DomainXml, cpu_element};
 use crate::driver::DriverError;
 use crate::facts;
-use crate::storage::{block_device, directories, free_bytes, probe, resolve_link};
+use crate::storage::{block_device, device, directories, directory_of, free_bytes, image, probe, resolve_link};
 use crate::stream;
 
 /// Answers `check_can_live_migrate_destination`.
@@ -19,17 +21,19 @@ pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<Destina
     let unreadable = |error| Fault::precheck(format_args!("XML of the guest: {}", drover_common::telemetry::chain(&error)));
     let xml = DomainXml::parse(&guest.xml).map_err(unreadable)?;
     let cpu = cpu_element(&guest.xml).map_err(unreadable)?;
-    let (can_run, is_free, directories, block_devices, links, port, stream) = tokio::join!(
+    let (can_run, is_free, (directories, images), block_devices, links, port, stream) = tokio::join!(
         cpu::check(ctx, &xml.machine, cpu, guest.host_cpu.as_deref()),
         name_and_uuid_are_free(ctx, question),
-        check_directories(ctx, question),
+        check_files(ctx, question),
         check_block_devices(guest),
         check_links(guest),
         reach::offer_port(ctx.options.migration_ports.clone()),
         stream::own_end(ctx),
     );
-    let found = can_run.and(is_free).and_then(|()| {
-        port.ok_or_else(|| {
+    let networks = connections::networks(&ctx.options, guest, &xml);
+    let consoles = connections::consoles(&ctx.options, question.migration, &xml);
+    let found = can_run.and(is_free).and(networks).and_then(|networks| Ok((networks, consoles?))).and_then(|connected| {
+        let port = port.ok_or_else(|| {
             let ports = &ctx.options.migration_ports;
             Fault::precheck(format_args!(
                 "no port from {} to {} is free on {} for the memory stream",
@@ -37,15 +41,17 @@ pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<Destina
                 ports.end(),
                 ctx.options.host
             ))
-        })
+        });
+        Ok((port?, connected))
     });
     if found.is_err() {
         ctx.probes.remove(question.migration).await;
     }
+    let (port, (networks, consoles)) = found?;
     Ok(DestinationCheck {
         connect_address: ctx.options.connect_address().to_owned(),
         inbound_address_set: ctx.options.live_migration_inbound_addr.is_some(),
-        migration_port_probe: Some(found?.keep()),
+        migration_port_probe: Some(port.keep()),
         directories,
         block_devices,
         graphics_listen_addr_vnc: ctx.options.vnc_server_listen.clone(),
@@ -53,6 +59,9 @@ pub async fn check(ctx: &Context, question: &CheckDestination) -> Result<Destina
         links,
         no_post_copy: ctx.qemu().and_then(post_copy::look),
         stream: Some(stream),
+        images: Some(images),
+        networks,
+        consoles,
     })
 }
 
@@ -84,6 +93,42 @@ async fn name_and_uuid_are_free(ctx: &Context, question: &CheckDestination) -> R
     }
 }
 
+/// The directories of the guest's images, and those of its files that this host may have of its own.
+async fn check_files(ctx: &Context, question: &CheckDestination) -> (Vec<DirectoryCheck>, Vec<ImageCheck>) {
+    let directories = check_directories(ctx, question).await;
+    let mut files: Vec<(&str, Option<&FileFacts>)> = Vec::new();
+    for (path, file) in of_its_own(&question.guest) {
+        if !files.iter().any(|(known, _)| *known == path) {
+            files.push((path, file));
+        }
+    }
+    let looks_shared = |path: &str| {
+        let check = directories.iter().find(|check| check.directory == directory_of(path));
+        check.is_some_and(|check| check.sees_source == Ok(true))
+    };
+    // All at once: each waits only so long for its digest.
+    let images = join_all(files.into_iter().map(|(path, file)| check_image(ctx, path, file, looks_shared(path)))).await;
+    (directories, images)
+}
+
+async fn check_image(ctx: &Context, path: &str, source: Option<&FileFacts>, looks_shared: bool) -> ImageCheck {
+    let asked = path.to_owned();
+    let here = tokio::task::spawn_blocking(move || image::facts(&asked)).await.unwrap_or_default();
+    let is_same_length = here.as_ref().zip(source).is_some_and(|(here, source)| here.bytes == source.bytes);
+    let compares = is_same_length && !looks_shared;
+    let digest = if compares { Some(ctx.digests.get(path.to_owned()).await) } else { None };
+    ImageCheck { path: path.to_owned(), bytes: here.map(|here| here.bytes), digest }
+}
+
+/// Files that may have the same content on both hosts without being shared: nobody writes to them.
+fn of_its_own(guest: &GuestDescription) -> impl Iterator<Item = (&str, Option<&FileFacts>)> {
+    guest.disks.iter().flat_map(|disk| {
+        let skipped = usize::from(!disk.read_only || disk.shareable); // The disk itself, if it is written to.
+        let images = disk.images().skip(skipped);
+        images.filter_map(|(source, _, file)| Some((source.data_file(None)?, file)))
+    })
+}
+
 /// Looks for the source's probes and writes our own beside them.
 async fn check_directories(ctx: &Context, question: &CheckDestination) -> Vec<DirectoryCheck> {
     let wanted = directories(&question.guest.disks);
@@ -96,32 +141,36 @@ async fn check_directories(ctx: &Context, question: &CheckDestination) -> Vec<Di
         asked.into_iter().map(|directory| look(directory, &source_probes, reserved)).collect::<Vec<_>>()
     });
     let (own, looks) = tokio::join!(own, looks);
-    let looks = looks.unwrap_or_default();
-    let both = looks.into_iter().zip(own);
-    both.map(|((directory, sees_source, free_bytes), probe)| DirectoryCheck { directory, sees_source, probe, free_bytes }).collect()
+    let both = looks.unwrap_or_default().into_iter().zip(own);
+    both.map(|(look, probe)| DirectoryCheck {
+        directory: look.directory,
+        sees_source: look.sees_source,
+        probe,
+        free_bytes: look.free_bytes,
+        device: look.device,
+    })
+    .collect()
 }
 
-type Look = (String, Result<bool, String>, Option<u64>);
+struct Look {
+    directory: String,
+    sees_source: Result<bool, String>,
+    free_bytes: Option<u64>,
+    device: Option<u64>,
+}
 
 fn look(directory: String, source_probes: &[StorageProbe], reserved: u64) -> Look {
-    let free = free_bytes(&directory).map(|free| free.saturating_sub(reserved));
-    let sees = match source_probes.iter().find(|probe| probe.directory == directory) {
+    let free_bytes = free_bytes(&directory).map(|free| free.saturating_sub(reserved));
+    let sees_source = match source_probes.iter().find(|probe| probe.directory == directory) {
         Some(probe) => probe::sees(probe),
         None => Err("the source wrote no probe there".to_owned()),
     };
-    (directory, sees, free)
+    Look { device: device(&directory), directory, sees_source, free_bytes }
 }
 
 /// Which of the guest's files are symbolic links here.
 async fn check_links(guest: &GuestDescription) -> Vec<LinkCheck> {
-    let paths: Vec<String> = guest
-        .disks
-        .iter()
-        .filter_map(|disk| match &disk.source {
-            DiskSource::File { path } => Some(path.clone()),
-            _ => None,
-        })
-        .collect();
+    let paths = paths(guest, |source| source.data_file(None));
     if paths.is_empty() {
         return Vec::new();
     }
@@ -133,14 +182,10 @@ async fn check_links(guest: &GuestDescription) -> Vec<LinkCheck> {
 }
 
 async fn check_block_devices(guest: &GuestDescription) -> Vec<BlockDeviceCheck> {
-    let paths: Vec<String> = guest
-        .disks
-        .iter()
-        .filter_map(|disk| match &disk.source {
-            DiskSource::Block { path, .. } => Some(path.clone()),
-            _ => None,
-        })
-        .collect();
+    let paths = paths(guest, |source| match source {
+        DiskSource::Block { path, .. } => Some(path),
+        _ => None,
+    });
     if paths.is_empty() {
         return Vec::new();
     }
@@ -149,4 +194,13 @@ async fn check_block_devices(guest: &GuestDescription) -> Vec<BlockDeviceCheck> 
         paths.into_iter().map(check).collect()
     });
     looked.await.unwrap_or_default()
+}
+
+/// Paths of the guest's images, those below its disks included, each once.
+fn paths(guest: &GuestDescription, which: impl Fn(&DiskSource) -> Option<&str>) -> Vec<String> {
+    let images = guest.disks.iter().flat_map(GuestDisk::images);
+    let mut paths: Vec<String> = images.filter_map(|(source, _, _)| which(source).map(str::to_owned)).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths
 }

@@ -2,6 +2,7 @@
 //!
 //! All of them only look (apart from probe files and a port that is listened on for a moment) and may be repeated at will.
 
+pub mod connections;
 pub mod cpu;
 pub mod describe;
 pub mod destination;

@@ -2,17 +2,22 @@
 //!
 //! - [`probe`]: a file written by one host for the other to find tells whether a directory is shared.
 //! - [`sharing`] (pure): what the probes mean for each disk; [`decision`] (pure): what is done with it.
+//! - [`image`]: what a file is, and whether two hosts have the same content under one path.
 //! - [`disks`]: files on the destination to copy into, marked with the migration that made them.
+//! - [`carry`]: small read-only images, piece by piece.
 
 pub mod block_device;
+pub mod carry;
 pub mod decision;
 pub mod disks;
+pub mod image;
 pub mod probe;
 pub mod sharing;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use drover_common::rpc::latest::GuestDisk;
+use drover_common::rpc::latest::{GuestDisk, MigrateData};
 
 /// The directory of a file disk.
 pub fn directory_of(path: &str) -> &str {
@@ -33,19 +38,31 @@ pub fn resolve_link(path: &str) -> Option<String> {
     resolved.to_str().filter(|resolved| *resolved != path).map(str::to_owned)
 }
 
-/// The directories with the data of a guest's file disks, each once. Read-only disks count: they have to be there on the other side
-/// too.
+/// The directories with the images of a guest's file disks, each once. Read-only disks and images below a disk count: they have to be
+/// there on the other side too.
 pub fn directories(disks: &[GuestDisk]) -> Vec<String> {
+    let images = disks.iter().flat_map(GuestDisk::images);
+    each_once(images.filter_map(|(source, resolves_to, _)| source.data_file(resolves_to)))
+}
+
+/// The directories of the files that a migration makes on its destination and removes on its source, each once.
+pub fn moved_directories(data: &MigrateData) -> Vec<String> {
+    each_once(data.moved_disks().filter_map(|disk| disk.disk.data_file()))
+}
+
+fn each_once<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut directories: Vec<String> = Vec::new();
-    for disk in disks {
-        if let Some(path) = disk.data_file() {
-            let directory = directory_of(path);
-            if !directories.iter().any(|known| known == directory) {
-                directories.push(directory.to_owned());
-            }
+    for directory in paths.map(directory_of) {
+        if !directories.iter().any(|known| known == directory) {
+            directories.push(directory.to_owned());
         }
     }
     directories
+}
+
+/// The device number of a directory's file system; none if there is no such directory.
+pub fn device(directory: &str) -> Option<u64> {
+    std::fs::metadata(directory).ok().map(|metadata| metadata.dev())
 }
 
 /// Bytes that are free in a directory's file system for those who are not root; none if there is no such directory.

@@ -1,10 +1,10 @@
-//! Whether both hosts see the same data behind a disk.
+//! Whether both hosts see the same data behind a disk or an image below it.
 //!
 //! Pure. For files the two probes of a directory must agree: each host sees the other's, or neither does. Everything else is
 //! *unknown* (so is a path that is a symbolic link to different files), and a guest with such a disk is not moved: a disk wrongly taken for shared would be lost, one wrongly taken for local
 //! would be overwritten.
 
-use drover_common::rpc::latest::{DestinationCheck, DiskSource, GuestDisk, Sharing, StorageProbe};
+use drover_common::rpc::latest::{DestinationCheck, DiskSource, Sharing, StorageProbe};
 
 use super::directory_of;
 
@@ -34,15 +34,16 @@ impl Verdict {
     }
 }
 
-/// Whether both hosts see the same data behind this disk.
-pub fn verdict(disk: &GuestDisk, views: &Views<'_>) -> Verdict {
-    match &disk.source {
+/// Whether both hosts see the same data behind a disk, or behind an image below one. `resolves_to` is where its path leads to on the
+/// source, if it is a symbolic link.
+pub fn verdict(source: &DiskSource, resolves_to: Option<&str>, views: &Views<'_>) -> Verdict {
+    match source {
         DiskSource::Empty => Verdict::new(Sharing::Shared, "nothing is in it"),
         DiskSource::Network { protocol } => Verdict::new(Sharing::Shared, format!("{protocol} is on the network")),
         DiskSource::Block { path, identity } => block(path, identity.as_deref(), views.destination),
         DiskSource::File { path } => {
             let there = views.destination.links.iter().find(|link| link.path == *path).map(|link| link.resolves_to.as_str());
-            let (here, there) = (disk.resolves_to.as_ref().unwrap_or(path), there.unwrap_or(path));
+            let (here, there) = (resolves_to.unwrap_or(path), there.unwrap_or(path));
             if here != there {
                 let why = format!("{path} leads to {here} on the source and to {there} on the destination");
                 return Verdict::new(Sharing::Unknown, why);
@@ -103,19 +104,6 @@ mod tests {
 
     use super::*;
 
-    fn disk(source: DiskSource) -> GuestDisk {
-        GuestDisk {
-            target: "vda".to_owned(),
-            source,
-            read_only: false,
-            format: "raw".to_owned(),
-            capacity_bytes: 0,
-            allocation_bytes: 0,
-            backing_file: None,
-            resolves_to: None,
-        }
-    }
-
     fn probe(written: Result<&str, &str>) -> StorageProbe {
         StorageProbe { directory: "/d".to_owned(), written: written.map(str::to_owned).map_err(str::to_owned) }
     }
@@ -132,11 +120,20 @@ mod tests {
             links: Vec::new(),
             no_post_copy: None,
             stream: None,
+            images: None,
+            networks: Vec::new(),
+            consoles: Vec::new(),
         }
     }
 
     fn there(sees: Result<bool, &str>, written: Result<&str, &str>, free_bytes: Option<u64>) -> DirectoryCheck {
-        DirectoryCheck { directory: "/d".to_owned(), sees_source: sees.map_err(str::to_owned), probe: probe(written), free_bytes }
+        DirectoryCheck {
+            directory: "/d".to_owned(),
+            sees_source: sees.map_err(str::to_owned),
+            probe: probe(written),
+            free_bytes,
+            device: None,
+        }
     }
 
     #[test]
@@ -161,7 +158,7 @@ mod tests {
             let source_sees: Vec<_> =
                 source_sees.map(|sees: Result<bool, &str>| ("/d".to_owned(), sees.map_err(str::to_owned))).into_iter().collect();
             let views = Views { source_probes: &source_probes, destination: &check, source_sees: &source_sees };
-            let verdict = verdict(&disk(DiskSource::File { path: "/d/disk".to_owned() }), &views);
+            let verdict = verdict(&DiskSource::File { path: "/d/disk".to_owned() }, None, &views);
             assert_eq!(verdict.sharing, expected, "{source_writes:?} {destination_sees:?} {destination_writes:?} {}", verdict.why);
         }
     }
@@ -180,7 +177,7 @@ mod tests {
             check.links = there;
             let views = Views { source_probes: &[probe(Ok("p"))], destination: &check, source_sees: &source_sees };
             let file = DiskSource::File { path: "/links/disk".to_owned() };
-            let verdict = verdict(&GuestDisk { resolves_to: here.map(str::to_owned), ..disk(file) }, &views);
+            let verdict = verdict(&file, here, &views);
             assert_eq!(verdict.sharing, expected, "{here:?} {}", verdict.why);
             assert!(expected == Sharing::Shared || verdict.why.contains("/links/disk leads to "), "{}", verdict.why);
         }
@@ -189,10 +186,10 @@ mod tests {
     #[test]
     fn a_directory_that_nobody_looked_at_is_unknown() {
         let check = destination(Vec::new(), Vec::new());
-        let file = disk(DiskSource::File { path: "/d/disk".to_owned() });
+        let file = DiskSource::File { path: "/d/disk".to_owned() };
         for probes in [vec![], vec![probe(Ok("p"))]] {
             let views = Views { source_probes: &probes, destination: &check, source_sees: &[] };
-            assert_eq!(verdict(&file, &views).sharing, Sharing::Unknown);
+            assert_eq!(verdict(&file, None, &views).sharing, Sharing::Unknown);
         }
     }
 
@@ -210,7 +207,7 @@ mod tests {
             let check = destination(Vec::new(), there.map(device).into_iter().collect());
             let views = Views { source_probes: &[], destination: &check, source_sees: &[] };
             let block = DiskSource::Block { path: "/dev/x".to_owned(), identity: here.map(str::to_owned) };
-            assert_eq!(verdict(&disk(block), &views).sharing, expected, "{here:?} {there:?}");
+            assert_eq!(verdict(&block, None, &views).sharing, expected, "{here:?} {there:?}");
         }
     }
 
@@ -219,7 +216,7 @@ mod tests {
         let check = destination(Vec::new(), Vec::new());
         let views = Views { source_probes: &[], destination: &check, source_sees: &[] };
         for source in [DiskSource::Empty, DiskSource::Network { protocol: "rbd".to_owned() }] {
-            assert_eq!(verdict(&disk(source), &views).sharing, Sharing::Shared);
+            assert_eq!(verdict(&source, None, &views).sharing, Sharing::Shared);
         }
     }
 }

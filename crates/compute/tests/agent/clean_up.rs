@@ -3,19 +3,18 @@
 use drover_common::bus::CallError;
 use drover_common::fault::FaultClass;
 use drover_common::ids::{Attempt, MigrationId};
-use drover_common::rpc::latest::{
-    Authority, DiskSource, DomainsReport, GrantKind, GuestDisk, GuestState, Marker, MigrateDisk, Sharing, ToCompute,
-};
+use drover_common::rpc::latest::{Authority, DomainsReport, GrantKind, GuestState, Marker, ToCompute};
 use drover_compute::driver::{Action, PauseReason, RunState};
 
 use super::fake::{Stage, State};
+use super::storage::copied;
 
 const BY_MIGRATION: Authority = Authority::Migration { attempt: Attempt(2) };
 const BY_DEBT: Authority = Authority::Debt { id: 3 };
 const STANDS: RunState = RunState::Paused(PauseReason::Migration);
 
 /// The fault that a call was answered with.
-async fn fault(stage: &Stage, message: ToCompute) -> drover_common::fault::Fault {
+pub(crate) async fn fault(stage: &Stage, message: ToCompute) -> drover_common::fault::Fault {
     match stage.call::<()>(message).await {
         Err(CallError::Fault(fault)) => fault,
         other => panic!("no fault but {other:?}"),
@@ -147,17 +146,7 @@ async fn an_order_to_make_ready_that_comes_after_the_roll_back_makes_nothing() {
     std::fs::create_dir(&directory).unwrap();
     let path = directory.join("disk").to_str().unwrap().to_owned();
     let mut order = stage.with_data();
-    let disk = GuestDisk {
-        target: "vda".to_owned(),
-        source: DiskSource::File { path },
-        read_only: false,
-        format: "raw".to_owned(),
-        capacity_bytes: 4096,
-        allocation_bytes: 0,
-        backing_file: None,
-        resolves_to: None,
-    };
-    order.data.disks = vec![MigrateDisk { disk, sharing: Sharing::NotShared, copied: true }];
+    order.data.disks = vec![copied("vda", &path)];
     let files = || std::fs::read_dir(&directory).unwrap().count();
     let mut clean_up = stage.clean_up(BY_MIGRATION);
     clean_up.data = order.data.clone();

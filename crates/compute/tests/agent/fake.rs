@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) xml_failures: u32,
     /// How often the job was looked at while there was one.
     pub(crate) looks: u32,
+    /// Devices in the domain's XML.
+    pub(crate) devices: String,
     returns: Vec<oneshot::Sender<Result<(), DriverError>>>,
 }
 
@@ -136,8 +138,11 @@ impl Driver for FakeDriver {
             }
         }
         let there = self.state().domain.is_some();
-        let xml = "<domain type='kvm'><name>g1</name><memory unit='MiB'>128</memory><vcpu>1</vcpu></domain>";
-        Self::answer(if there { Ok(xml.to_owned()) } else { Err(no_domain()) })
+        let xml = format!(
+            "<domain type='kvm'><name>g1</name><memory unit='MiB'>128</memory><vcpu>1</vcpu><devices>{}</devices></domain>",
+            self.state().devices
+        );
+        Self::answer(if there { Ok(xml) } else { Err(no_domain()) })
     }
     fn named(&self, _: String) -> Answer<Option<ServerId>> {
         Self::answer(Ok(None))
@@ -266,7 +271,7 @@ impl Stage {
 
     pub(crate) fn clean_up(&self, authority: Authority) -> CleanUp {
         let OfAttempt { migration, attempt, server } = self.of;
-        CleanUp { migration, left_by: attempt, server, authority, data: self.with_data().data }
+        CleanUp { migration, left_by: attempt, server, authority, data: self.with_data().data, probes: None }
     }
 
     pub(crate) fn order(&self) -> ToCompute {
@@ -281,6 +286,8 @@ impl Stage {
             inbound_address_set: false,
             graphics_listen_addr_vnc: None,
             graphics_listen_addr_spice: None,
+            networks: Vec::new(),
+            consoles: Vec::new(),
         };
         let data = MigrateData {
             name: "g1".to_owned(),

@@ -17,6 +17,7 @@ mod fake;
 mod hosts;
 mod power;
 mod recovery;
+mod storage;
 mod wishes;
 
 const MIB: i64 = 1 << 20;

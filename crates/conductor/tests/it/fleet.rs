@@ -230,7 +230,7 @@ impl Agent {
         match message {
             ToCompute::DescribeGuest(_) => described(GuestState::Running),
             ToCompute::CheckCanLiveMigrateDestination(_) => fit_for_arrival(&self.host),
-            ToCompute::CheckCanLiveMigrateSource(question) => fit_to_leave(question),
+            ToCompute::CheckCanLiveMigrateSource(question) => fit_to_leave(question, Vec::new()),
             ToCompute::LiveMigration(order) => {
                 if self.is_new(order.of) {
                     tokio::spawn(self.clone().migrate(order.of, order.data.destination.host));

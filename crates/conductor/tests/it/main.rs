@@ -5,4 +5,5 @@ mod ends;
 mod fleet;
 mod queue;
 mod reports;
+mod storage;
 mod world;

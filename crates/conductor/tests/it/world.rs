@@ -12,9 +12,9 @@ use drover_common::ids::{HostName, Incarnation, MigrationId, RequestId, ServerId
 use drover_common::lifecycle::Life;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
-    Authority, CallState, CheckSource, DestinationAddresses, DestinationCheck, DomainReport, DomainsReport, GrantKind,
-    GrantRequest, Granted, GuestDescription, GuestFacts, GuestState, HostFacts, Marker, MigrateData, MigrateServer,
-    MigrationReport, OfAttempt, ToCompute, ToConductor,
+    Authority, CallState, CheckSource, DestinationAddresses, DestinationCheck, DomainReport, DomainsReport, Extent, GrantKind,
+    GrantRequest, Granted, GuestDescription, GuestFacts, GuestState, HostFacts, ImagePiece, Marker, MigrateData, MigrateDisk,
+    MigrateServer, MigrationReport, OfAttempt, StorageProbe, ToCompute, ToConductor,
 };
 use drover_common::server::{Flavor, TaskState, VmState};
 use drover_conductor::{Conductor, Settings};
@@ -177,6 +177,7 @@ pub(crate) fn described(state: GuestState) -> Value {
         disks: Vec::new(),
         probes: Vec::new(),
         host_cpu: None,
+        networks: Vec::new(),
     })
 }
 
@@ -193,11 +194,14 @@ pub(crate) fn fit_for_arrival(host: &HostName) -> Value {
         links: Vec::new(),
         no_post_copy: None,
         stream: None,
+        images: Some(Vec::new()),
+        networks: Vec::new(),
+        consoles: Vec::new(),
     })
 }
 
 /// The answer to `check_can_live_migrate_source` of a host that has nothing against it.
-pub(crate) fn fit_to_leave(question: CheckSource) -> Value {
+pub(crate) fn fit_to_leave(question: CheckSource, disks: Vec<MigrateDisk>) -> Value {
     json!(MigrateData {
         name: question.guest.name,
         xml: question.guest.xml,
@@ -208,13 +212,15 @@ pub(crate) fn fit_to_leave(question: CheckSource) -> Value {
         connect_timeout_s: None,
         stream: None,
         no_way_back: None,
-        disks: Vec::new(),
+        disks,
         destination: DestinationAddresses {
             host: question.destination_host,
             connect_address: question.found.connect_address,
             inbound_address_set: false,
             graphics_listen_addr_vnc: None,
             graphics_listen_addr_spice: None,
+            networks: Vec::new(),
+            consoles: Vec::new(),
         },
     })
 }
@@ -272,6 +278,10 @@ struct State {
     in_call: bool,
     /// Of the last report.
     sequence: i64,
+    /// The guest's disks.
+    disks: Vec<MigrateDisk>,
+    /// What was asked about files, in order.
+    heard: Vec<String>,
 }
 
 impl Agent {
@@ -310,6 +320,20 @@ impl Agent {
         let mut state = self.state();
         state.ignores.remove(message);
         state.unanswered.remove(message);
+    }
+
+    /// The guest has these disks, with what is decided on them.
+    pub(crate) fn set_disks(&self, disks: Vec<MigrateDisk>) {
+        self.state().disks = disks;
+    }
+
+    /// What was asked about files, in order.
+    pub(crate) fn heard(&self) -> Vec<String> {
+        self.state().heard.clone()
+    }
+
+    fn hear(&self, what: String) {
+        self.state().heard.push(what);
     }
 
     /// libvirt's call does not return.
@@ -359,7 +383,30 @@ impl Agent {
         let answer = match message {
             ToCompute::DescribeGuest(_) => described(self.state().guest.as_ref()?.state),
             ToCompute::CheckCanLiveMigrateDestination(_) => fit_for_arrival(&self.host),
-            ToCompute::CheckCanLiveMigrateSource(question) => fit_to_leave(question),
+            ToCompute::CheckCanLiveMigrateSource(question) => fit_to_leave(question, self.state().disks.clone()),
+            // Two pieces, of which the second is all zeros.
+            ToCompute::ReadImage(asked) => {
+                self.hear(format!("read {} {}", asked.target, asked.offset));
+                let first = asked.offset == 0;
+                let extents = if first { vec![Extent { offset: 0, content: vec![1] }] } else { Vec::new() };
+                json!(ImagePiece { extents, next: first.then_some(4096) })
+            }
+            ToCompute::WriteImage(order) => {
+                self.hear(format!("write {} {:?}", order.target, order.piece.extents));
+                Value::Null
+            }
+            ToCompute::ProbeStorage(_) => {
+                self.hear("probe".to_owned());
+                json!([StorageProbe { directory: "/d".to_owned(), written: Ok("p".to_owned()) }])
+            }
+            ToCompute::ForgetProbes(_) => {
+                self.hear("forget".to_owned());
+                return None;
+            }
+            ToCompute::PostLiveMigration(order) => {
+                self.hear(format!("clean up, {:?}", order.probes.map(|probes| probes.len())));
+                Value::Null
+            }
             ToCompute::LiveMigration(order) => {
                 tokio::spawn(self.clone().migrate(order.of));
                 return None;

@@ -6,9 +6,9 @@
 use std::net::Ipv4Addr;
 
 use super::image::BootImage;
-use super::{Disk, GuestSpec};
+use super::{GuestSpec, disks};
 use crate::error::{BenchError, Result};
-use crate::host::{LOCAL_IMAGES, SHARED};
+use crate::host::SHARED;
 use crate::plan::Plan;
 use crate::workload::report::{ADDRESS_VARIABLE, DIRTY_VARIABLE, INTERVAL_VARIABLE, TARGET_VARIABLE, WORKING_SET_VARIABLE};
 
@@ -16,18 +16,6 @@ use crate::workload::report::{ADDRESS_VARIABLE, DIRTY_VARIABLE, INTERVAL_VARIABL
 /// is tested, the clock is not calibrated.
 const QUICK_BOOT: &str = "quiet panic=-1 mitigations=off noreplace-smp nokaslr \
                           cryptomgr.notests audit=0 tsc=reliable nowatchdog ipv6.disable=1 lsm= ima=off";
-/// Disk size: enough to see a storage copy, small enough not to wait for it (the image is sparse).
-pub(super) const DISK_MIB: u32 = 256;
-
-/// Path of the guest's disk inside a host; `None` without a disk.
-pub(super) fn disk_path(spec: &GuestSpec) -> Option<String> {
-    match spec.disk {
-        Disk::None => None,
-        Disk::Shared => Some(format!("{SHARED}/disks/{}.qcow2", spec.name)),
-        Disk::Local => Some(format!("{LOCAL_IMAGES}/{}.qcow2", spec.name)),
-    }
-}
-
 /// Path of the guest's serial console inside a host. Shared and appended to, so that it reads on across migrations.
 pub(super) fn serial_path(name: &str) -> String {
     format!("{SHARED}/serial/{name}.log")
@@ -67,16 +55,6 @@ fn command_line(plan: Plan, spec: &GuestSpec, address: Ipv4Addr) -> String {
 
 /// The domain XML.
 pub(super) fn xml(plan: Plan, spec: &GuestSpec, uuid: &str, address: Ipv4Addr, image: &BootImage) -> String {
-    let disk = disk_path(spec).map_or(String::new(), |path| {
-        format!(
-            r"    <disk type='file' device='disk'>
-      <driver name='qemu' type='qcow2' cache='none'/>
-      <source file='{path}'/>
-      <target dev='vda' bus='virtio'/>
-    </disk>
-"
-        )
-    });
     format!(
         r"<domain type='qemu'>
   <name>{name}</name>
@@ -98,7 +76,7 @@ pub(super) fn xml(plan: Plan, spec: &GuestSpec, uuid: &str, address: Ipv4Addr, i
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/>
-{disk}    <interface type='bridge'>
+{disks}    <interface type='bridge'>
       <mac address='{mac}'/>
       <source bridge='br0'/>
       <model type='virtio'/>
@@ -113,6 +91,7 @@ pub(super) fn xml(plan: Plan, spec: &GuestSpec, uuid: &str, address: Ipv4Addr, i
 </domain>
 ",
         name = spec.name,
+        disks = disks::xml(spec),
         memory = spec.memory_mib,
         vcpus = spec.vcpus,
         machine = spec.machine,
@@ -127,6 +106,7 @@ pub(super) fn xml(plan: Plan, spec: &GuestSpec, uuid: &str, address: Ipv4Addr, i
 
 #[cfg(test)]
 mod tests {
+    use super::super::Disk;
     use super::*;
 
     fn render(spec: &GuestSpec) -> String {
@@ -146,6 +126,8 @@ mod tests {
         assert!(shared.contains("<source file='/srv/shared/disks/g.qcow2'/>"), "{shared}");
         let local = render(&GuestSpec { disk: Disk::Local, ..GuestSpec::new("g", "h1") });
         assert!(local.contains("<source file='/var/lib/libvirt/images/g.qcow2'/>"), "{local}");
+        let layers = render(&GuestSpec { disk: Disk::Layers, ..GuestSpec::new("g", "h1") });
+        assert_eq!((layers.matches("bus='virtio'/>").count(), layers.matches("<readonly/>").count()), (3, 1), "{layers}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Guests: small machines whose workload ([`crate::workload`]) shows whether a migration did them harm.
 
 mod cpio;
+mod disks;
 mod domain;
 pub(crate) mod image;
 mod kernel;
@@ -9,6 +10,8 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use disks::BASE_PATTERN;
 
 use crate::bench::Bench;
 use crate::error::{BenchError, Result};
@@ -35,6 +38,9 @@ pub enum Disk {
     Shared,
     /// In the host's own image directory: moving the guest means copying the disk.
     Local,
+    /// Three disks and a config drive in the host's own image directory: an overlay on a base that each host may have of its own,
+    /// an overlay on a base that all hosts share, a raw disk.
+    Layers,
 }
 
 /// What guest to make. Start from [`GuestSpec::new`] and change what matters.
@@ -135,6 +141,21 @@ impl Guest {
         outside_shared(&self.bench, &domain::serial_path(&self.name))
     }
 
+    /// Path, on a host, of the base that each host may have of its own ([`Disk::Layers`]): the first disk lies on it.
+    pub fn own_base(&self) -> String {
+        disks::own_base(&self.name)
+    }
+
+    /// Path, on the host where the guest runs, of its first disk in the host's own image directory.
+    pub fn local_disk(&self) -> String {
+        disks::local(&self.name)
+    }
+
+    /// Path, on the host where the guest runs, of its config drive ([`Disk::Layers`]).
+    pub fn config_drive(&self) -> String {
+        disks::config_drive(&self.name)
+    }
+
     /// Whether the workload runs: it has written a tick since the guest was made.
     fn ticks(&self) -> bool {
         self.console().is_ok_and(|text| text.lines().any(|line| line.starts_with("tick ")))
@@ -184,9 +205,7 @@ pub(crate) fn create(bench: &Bench, spec: &GuestSpec) -> Result<Guest> {
 fn start(bench: &Bench, host: &Host, spec: &GuestSpec, guest: &Guest, image: &image::BootImage) -> Result<()> {
     let console = guest.console_path();
     fs::write(&console, "").map_err(BenchError::file("write", &console))?;
-    if let Some(path) = domain::disk_path(spec) {
-        host.run("qemu-img", ["create", "-q", "-f", "qcow2", &path, &format!("{}M", domain::DISK_MIB)])?;
-    }
+    disks::create(host, spec)?;
     let xml = domain::xml(bench.plan(), spec, guest.uuid(), guest.address(), image);
     let inside = format!("/run/{}.xml", spec.name);
     let outside = host.outside_path(Path::new(&inside))?;
@@ -234,8 +253,8 @@ pub(crate) fn remove(bench: &Bench, name: &str) -> Result<()> {
                 host.virsh(["undefine", &record.uuid])?;
             }
         }
-        for disk in [Disk::Local, Disk::Shared] {
-            if let Some(path) = domain::disk_path(&GuestSpec { disk, ..spec.clone() }) {
+        for disk in [Disk::Local, Disk::Shared, Disk::Layers] {
+            for path in disks::files(&GuestSpec { disk, ..spec.clone() }) {
                 host.run("rm", ["-f", &path])?;
             }
         }

@@ -20,7 +20,8 @@ const DIRTY_STEP: Duration = Duration::from_millis(50);
 const DISK_STEP: Duration = Duration::from_millis(200);
 /// Pages checked per step when nothing is to be dirtied: a round of 8 MiB takes 13 s and next to no CPU time.
 const IDLE_CHECKS: u64 = 16;
-const DISK: &str = "/dev/vda";
+/// Disks that are checked, those of them that there are.
+const DISKS: [&str; 3] = ["vda", "vdb", "vdc"];
 const SECTOR: u64 = 512;
 
 /// What the threads have counted.
@@ -57,9 +58,9 @@ pub fn run() -> String {
     let (mine, theirs) = (Arc::clone(&counters), Arc::clone(&counters));
     thread::spawn(move || send_reports(boot, start, &socket, &mine));
     thread::spawn(move || exercise_memory(boot, start, &theirs));
-    if Path::new(DISK).exists() {
+    for disk in DISKS.into_iter().filter(|disk| Path::new("/dev").join(disk).exists()) {
         let theirs = Arc::clone(&counters);
-        thread::spawn(move || exercise_disk(boot, start, &theirs));
+        thread::spawn(move || exercise_disk(disk, boot, start, &theirs));
     }
     let mut console = std::io::stdout();
     // A console that cannot be written to must not stop the guest; the datagrams still tell how it is.
@@ -127,26 +128,27 @@ fn exercise_memory(boot: u64, start: Instant, counters: &Counters) {
     }
 }
 
-fn exercise_disk(boot: u64, start: Instant, counters: &Counters) {
-    let sectors = fs::read_to_string("/sys/class/block/vda/size").ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let mut disk = match CheckedDisk::open(Path::new(DISK), sectors.unwrap_or_default() * SECTOR, boot) {
+fn exercise_disk(name: &str, boot: u64, start: Instant, counters: &Counters) {
+    let sectors = fs::read_to_string(format!("/sys/class/block/{name}/size")).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let mut disk = match CheckedDisk::open(&Path::new("/dev").join(name), sectors.unwrap_or_default() * SECTOR, boot) {
         Ok(disk) => disk,
         Err(error) => {
-            println!("cannot open {DISK}: {error}");
+            println!("cannot open {name}: {error}");
             counters.disk_errors.fetch_add(1, Relaxed);
             return;
         }
     };
     loop {
         wait_for_beat(start, DISK_STEP);
+        let before = disk.written();
         match disk.step() {
             Ok(true) => {}
             Ok(false) => drop(counters.disk_errors.fetch_add(1, Relaxed)),
             Err(error) => {
-                println!("disk: {error}");
+                println!("{name}: {error}");
                 counters.disk_errors.fetch_add(1, Relaxed);
             }
         }
-        counters.disk_writes.store(disk.written(), Relaxed);
+        counters.disk_writes.fetch_add(disk.written() - before, Relaxed);
     }
 }

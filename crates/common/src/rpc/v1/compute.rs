@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::guest::{DestinationCheck, GuestDescription, MigrateData};
+use super::guest::{DestinationCheck, GuestDescription, MigrateData, StorageProbe};
+use super::image::ImagePiece;
 use super::power::PowerOrder;
 use crate::ids::{Attempt, HostName, MigrationId, Revision, ServerId};
 
@@ -18,6 +19,10 @@ pub enum ToCompute {
     CheckCanLiveMigrateSource(CheckSource),
     /// To the destination, which makes itself ready: nothing.
     PreLiveMigration(WithData),
+    /// To the source: give out a piece of a read-only image that is carried over: [`super::image::ImagePiece`]. Since 1.3.
+    ReadImage(PieceOfImage),
+    /// To the destination, which has made the file: write the piece: nothing. Since 1.3.
+    WriteImage(WriteImage),
     /// To the source: start. *Cast.*
     LiveMigration(WithData),
     /// To the source: look whether an abort is wanted (the row says so). *Cast.*
@@ -32,6 +37,11 @@ pub enum ToCompute {
     GetFacts(OfAttempt),
     /// To the destination after the switch-over: [`super::conductor::DomainsReport`] on this one guest.
     PostLiveMigrationAtDestination(WithData),
+    /// To the destination after the switch-over: write a probe file beside each disk whose file was made there, for the source to
+    /// look for before it removes its own: a list of [`super::guest::StorageProbe`]. Since 1.3.
+    ProbeStorage(WithData),
+    /// To the destination: nobody looks for these probe files any more. *Cast.* Since 1.3.
+    ForgetProbes(AboutGuest),
     /// To the source after the switch-over: remove what the guest left there: nothing.
     PostLiveMigration(CleanUp),
     /// To the destination: remove what the attempt left there: nothing.
@@ -56,6 +66,8 @@ impl ToCompute {
             Self::CheckCanLiveMigrateDestination(_) => "check_can_live_migrate_destination",
             Self::CheckCanLiveMigrateSource(_) => "check_can_live_migrate_source",
             Self::PreLiveMigration(_) => "pre_live_migration",
+            Self::ReadImage(_) => "read_image",
+            Self::WriteImage(_) => "write_image",
             Self::LiveMigration(_) => "live_migration",
             Self::LiveMigrationAbort(_) => "live_migration_abort",
             Self::LiveMigrationForceComplete(_) => "live_migration_force_complete",
@@ -63,6 +75,8 @@ impl ToCompute {
             Self::RecoverPostCopy(_) => "recover_post_copy",
             Self::GetFacts(_) => "get_facts",
             Self::PostLiveMigrationAtDestination(_) => "post_live_migration_at_destination",
+            Self::ProbeStorage(_) => "probe_storage",
+            Self::ForgetProbes(_) => "forget_probes",
             Self::PostLiveMigration(_) => "post_live_migration",
             Self::RollbackLiveMigrationAtDestination(_) => "rollback_live_migration_at_destination",
             Self::ResumeGuest(_) => "resume_guest",
@@ -146,6 +160,30 @@ pub struct Bandwidth {
     pub bandwidth_mib: Option<u64>,
 }
 
+/// Which piece of which image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PieceOfImage {
+    /// The attempt.
+    #[serde(flatten)]
+    pub of: OfAttempt,
+    /// The disk's target device; its path is looked up in the guest.
+    pub target: String,
+    /// Where the piece begins, in bytes.
+    pub offset: u64,
+}
+
+/// A piece to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteImage {
+    /// The attempt and what was agreed on for it.
+    #[serde(flatten)]
+    pub with: WithData,
+    /// The disk's target device.
+    pub target: String,
+    /// The piece.
+    pub piece: ImagePiece,
+}
+
 /// A post-copy to go on with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
@@ -185,6 +223,9 @@ pub struct CleanUp {
     pub authority: Authority,
     /// What had been agreed on.
     pub data: MigrateData,
+    /// What the destination wrote beside its disks just now ([`ToCompute::ProbeStorage`]); none if it was not asked. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Vec<StorageProbe>>,
 }
 
 /// What an agent asks the conductor's leave for.

@@ -27,6 +27,18 @@ pub struct GuestDescription {
     /// The source host's own `<cpu>` (libvirt's capabilities), for guests that have it passed through. Since 1.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_cpu: Option<String>,
+    /// The bridges and devices of the host that its network interfaces are on, each once. Since 1.3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<HostNetwork>,
+}
+
+/// What a network interface of a guest is on: a bridge, or a device below a macvtap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostNetwork {
+    /// Its name on this host, for instance `br-ex`.
+    pub name: String,
+    /// The physical network that it leads to by `bridge_mappings`: the same on every host.
+    pub physical_network: Option<String>,
 }
 
 /// One disk of a guest.
@@ -38,6 +50,9 @@ pub struct GuestDisk {
     pub source: DiskSource,
     /// Whether the guest only reads it (or several guests share it): never copied by libvirt.
     pub read_only: bool,
+    /// Whether several guests may write to it. Since 1.3.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shareable: bool,
     /// The driver's format, `raw` or `qcow2`.
     pub format: String,
     /// What the guest sees, in bytes.
@@ -49,16 +64,57 @@ pub struct GuestDisk {
     /// Where a file's path leads to on the source, if it is a symbolic link. Since 1.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolves_to: Option<String>,
+    /// The images below it, the one right below first. Since 1.3; before, only `backing_file` tells that there are some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<Image>,
+    /// What about it no copy can bring over, for instance "it is encrypted". Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_copyable: Option<String>,
+    /// The file with the data on the source, if it is a file. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileFacts>,
 }
 
 impl GuestDisk {
     /// The path of the file with the data, if it is a file: not of a symbolic link to it.
     pub fn data_file(&self) -> Option<&str> {
-        match &self.source {
-            DiskSource::File { path } => Some(self.resolves_to.as_ref().unwrap_or(path)),
-            DiskSource::Block { .. } | DiskSource::Network { .. } | DiskSource::Empty => None,
-        }
+        self.source.data_file(self.resolves_to.as_deref())
     }
+
+    /// The disk's own image and those below it, with the facts of their files.
+    pub fn images(&self) -> impl Iterator<Item = (&DiskSource, Option<&str>, Option<&FileFacts>)> {
+        let own = (&self.source, self.resolves_to.as_deref(), self.file.as_ref());
+        let below = self.chain.iter().map(|image| (&image.source, image.resolves_to.as_deref(), image.file.as_ref()));
+        std::iter::once(own).chain(below)
+    }
+}
+
+/// An image below a disk: the disk holds only what differs from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Where it is.
+    pub source: DiskSource,
+    /// Its format.
+    pub format: String,
+    /// Where a file's path leads to on the source, if it is a symbolic link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolves_to: Option<String>,
+    /// The file on the source, if it is a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileFacts>,
+}
+
+/// A file as its own host sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFacts {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// What it takes, in bytes.
+    pub allocated_bytes: u64,
+    /// Its inode, and when it was made (nanoseconds since 1970) where the file system tells: another file under this name has others.
+    pub inode: u64,
+    /// See `inode`.
+    pub made_ns: Option<i64>,
 }
 
 /// Where a disk's data is.
@@ -87,6 +143,14 @@ pub enum DiskSource {
 }
 
 impl DiskSource {
+    /// The path of the file with the data, if it is a file; `resolves_to` is where the path leads to if it is a symbolic link.
+    pub fn data_file<'a>(&'a self, resolves_to: Option<&'a str>) -> Option<&'a str> {
+        match self {
+            Self::File { path } => Some(resolves_to.unwrap_or(path)),
+            Self::Block { .. } | Self::Network { .. } | Self::Empty => None,
+        }
+    }
+
     /// Where it is, for people.
     pub fn shown(&self) -> &str {
         match self {
@@ -144,6 +208,16 @@ pub struct DestinationCheck {
     /// What its end of the stream can do. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamEnd>,
+    /// Files of the guest that the destination may have of its own: images below disks, read-only images. Since 1.3; none from an
+    /// agent that does not look for them, and cannot take images that are carried over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<Vec<ImageCheck>>,
+    /// What the guest's bridges and devices are called there, where it differs. Since 1.3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Renamed>,
+    /// Where the guest's serial consoles will listen, where it differs. Since 1.3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consoles: Vec<MovedConsole>,
 }
 
 /// What one host's end of a migration's stream can do.
@@ -170,6 +244,44 @@ pub struct TlsEnd {
     pub client: Option<Result<String, String>>,
 }
 
+/// A file that the destination was asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageCheck {
+    /// Its path.
+    pub path: String,
+    /// Its length there in bytes; none if it is not there.
+    pub bytes: Option<u64>,
+    /// SHA-256 of its content, if it might be the same as the source's and the directory did not look shared; or why there is none.
+    pub digest: Option<Result<String, String>>,
+}
+
+/// A name of the source and what it is called on the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// On the source.
+    pub from: String,
+    /// On the destination.
+    pub to: String,
+}
+
+/// A serial console that listens on TCP, and where it will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedConsole {
+    /// On the source.
+    pub from: ConsoleAddress,
+    /// On the destination.
+    pub to: ConsoleAddress,
+}
+
+/// Where a serial console listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleAddress {
+    /// libvirt's `host`.
+    pub host: String,
+    /// libvirt's `service`: a port.
+    pub service: String,
+}
+
 /// The path of a file disk that is a symbolic link on the destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkCheck {
@@ -190,6 +302,9 @@ pub struct DirectoryCheck {
     pub probe: StorageProbe,
     /// Free space there in bytes, if the directory is there.
     pub free_bytes: Option<u64>,
+    /// The device number of its file system there: directories that have it in common share the free space. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<u64>,
 }
 
 /// One block device, seen from the destination.
@@ -248,6 +363,27 @@ impl MigrateData {
     pub fn copied_disks(&self) -> impl Iterator<Item = &MigrateDisk> {
         self.disks.iter().filter(|disk| disk.copied)
     }
+
+    /// The disks that are carried over before the start.
+    pub fn carried_disks(&self) -> impl Iterator<Item = &MigrateDisk> {
+        self.disks.iter().filter(|disk| disk.carried)
+    }
+
+    /// The disks whose files are made on the destination, and removed on the source in the end.
+    pub fn moved_disks(&self) -> impl Iterator<Item = &MigrateDisk> {
+        self.disks.iter().filter(|disk| disk.copied || disk.carried)
+    }
+
+    /// Whether any disk loses the images below it: then libvirt copies all of them whole.
+    pub fn flattens(&self) -> bool {
+        self.flattened_files().next().is_some()
+    }
+
+    /// The paths of the disks that stand alone on the destination, while they lie on others on the source.
+    pub fn flattened_files(&self) -> impl Iterator<Item = &str> {
+        let flattened = self.disks.iter().filter(|disk| disk.below == Some(Below::Flattened));
+        flattened.map(|disk| disk.disk.source.shown())
+    }
 }
 
 /// A disk and what happens to it.
@@ -260,6 +396,43 @@ pub struct MigrateDisk {
     pub sharing: Sharing,
     /// Whether libvirt copies it.
     pub copied: bool,
+    /// Whether it is a small read-only image that is carried over by message before the start. Since 1.3.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub carried: bool,
+    /// What becomes of the images below a copied disk; none if there are none. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<Below>,
+    /// Why so, for people. Since 1.3.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
+
+impl MigrateDisk {
+    /// What is done with it, in a word: `stays`, `copied`, `kept` or `flattened` (copied, and what becomes of the images below it),
+    /// `carried`.
+    pub const fn treatment(&self) -> &'static str {
+        match (self.copied, self.carried, self.below) {
+            (true, _, Some(below)) => below.as_str(),
+            (true, _, None) => "copied",
+            (false, true, _) => "carried",
+            (false, false, _) => "stays",
+        }
+    }
+}
+
+/// What becomes of the images below a disk that is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Below {
+    /// The destination has them: only what the disk itself holds is copied.
+    Kept,
+    /// Their content becomes part of the copy, which stands alone.
+    Flattened,
+}
+names!("below", Below { Kept = "kept", Flattened = "flattened" });
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Where things on the destination listen.
@@ -275,4 +448,10 @@ pub struct DestinationAddresses {
     pub graphics_listen_addr_vnc: Option<String>,
     /// Address for SPICE to listen on.
     pub graphics_listen_addr_spice: Option<String>,
+    /// See [`DestinationCheck::networks`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Renamed>,
+    /// See [`DestinationCheck::consoles`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consoles: Vec<MovedConsole>,
 }

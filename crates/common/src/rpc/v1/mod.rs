@@ -5,4 +5,5 @@ pub mod compute;
 pub mod conductor;
 pub mod facts;
 pub mod guest;
+pub mod image;
 pub mod power;

@@ -170,7 +170,8 @@ mod tests {
         let seen: Vec<i64> = (1..400)
             .filter(|&iteration| {
                 let elapsed = Duration::from_millis(100 * u64::try_from(iteration).unwrap());
-                let now = Situation { elapsed, iteration, remaining: 110 * MIB, bytes_per_second: 10 * MIB, ..Situation::default() };
+                let now =
+                    Situation { elapsed, iteration, remaining: 110 * MIB, bytes_per_second: 10 * MIB, ..Situation::default() };
                 passes.look(&now).is_some()
             })
             .collect();

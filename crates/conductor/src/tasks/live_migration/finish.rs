@@ -52,17 +52,18 @@ impl Conductor {
         let within = self.settings.rpc_response_timeout;
         let request = Some(&row.request_id);
         let take_over = ToCompute::PostLiveMigrationAtDestination(with_data.clone());
-        let clean_up = ToCompute::PostLiveMigration(CleanUp {
+        let clean_up = CleanUp {
             migration: row.id,
             left_by: row.attempt,
             server: row.server,
             authority: Authority::Migration { attempt: row.attempt },
             data: with_data.data.clone(),
-        });
+            probes: None,
+        };
         self.notify_start(row, notifications::Step::PostDest, &destination);
         let (taken_over, cleaned_up) = tokio::join!(
             self.agents.call::<DomainsReport>(&destination, take_over, request, within),
-            self.agents.call::<()>(&row.source, clean_up, request, within),
+            self.clean_source(&row.source, clean_up, request),
         );
         let mut power_state = match &taken_over {
             Ok(report) => report.domains.first().map_or(PowerState::NoState, |domain| domain.state.power_state()),

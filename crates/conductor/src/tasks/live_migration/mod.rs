@@ -25,3 +25,4 @@ pub(crate) mod prechecks;
 pub(crate) mod recover;
 pub(crate) mod roll_back;
 pub(crate) mod start;
+mod storage;

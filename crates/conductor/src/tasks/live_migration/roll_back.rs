@@ -177,6 +177,7 @@ impl Conductor {
             server: row.server,
             authority: Authority::Migration { attempt: row.attempt },
             data: data.clone(),
+            probes: None,
         });
         self.agents.call::<()>(destination, message, Some(&row.request_id), self.settings.rpc_response_timeout).await
     }
@@ -189,12 +190,15 @@ impl Conductor {
             server: debt.server,
             authority: Authority::Debt { id: debt.id },
             data: debt.data.clone(),
+            probes: None,
         };
-        let message = match debt.side {
-            Side::Destination => ToCompute::RollbackLiveMigrationAtDestination(clean_up),
-            Side::Source => ToCompute::PostLiveMigration(clean_up),
+        let paid = match debt.side {
+            Side::Destination => {
+                let message = ToCompute::RollbackLiveMigrationAtDestination(clean_up);
+                self.agents.call::<()>(&debt.host, message, None, self.settings.rpc_response_timeout).await
+            }
+            Side::Source => self.clean_source(&debt.host, clean_up, None).await,
         };
-        let paid = self.agents.call::<()>(&debt.host, message, None, self.settings.rpc_response_timeout).await;
         let mut conn = self.store.connection().await?;
         match paid {
             Ok(()) => {

@@ -27,8 +27,11 @@ impl Conductor {
         self.notify_start(row, notifications::Step::Pre, &destination);
         let began = Instant::now();
         let within = self.settings.rpc_response_timeout;
-        let message = ToCompute::PreLiveMigration(with_data);
-        let ready = self.agents.call::<()>(&destination, message, Some(&row.request_id), within).await;
+        let message = ToCompute::PreLiveMigration(with_data.clone());
+        let mut ready = self.agents.call::<()>(&destination, message, Some(&row.request_id), within).await;
+        if ready.is_ok() {
+            ready = self.carry_images(row, &with_data, &destination).await;
+        }
         if let Err(fault) = &ready
             && fault.class == FaultClass::MessageDeliveryFailure
         {
