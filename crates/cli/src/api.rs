@@ -91,6 +91,17 @@ impl Client {
         self.answer(request.content_type("application/json").send(body.to_string())).map(drop)
     }
 
+    /// Replaces what is at `path`.
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Result<(), ApiError> {
+        let request = self.with_headers(self.agent.put(format!("{}{path}", self.endpoint)));
+        self.answer(request.content_type("application/json").send(body.to_string())).map(drop)
+    }
+
+    /// Removes what is at `path`.
+    pub(crate) fn delete(&self, path: &str) -> Result<(), ApiError> {
+        self.answer(self.with_headers(self.agent.delete(format!("{}{path}", self.endpoint))).call()).map(drop)
+    }
+
     fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         let request = request.header("OpenStack-API-Version", MICROVERSION).header("Accept", "application/json");
         match (&self.token, &self.authorization) {

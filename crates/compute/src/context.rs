@@ -10,6 +10,7 @@ use drover_common::lifecycle::Life;
 use crate::actor::Actors;
 use crate::arrivals::Arrivals;
 use crate::config::Options;
+use crate::doctor::OfferedPort;
 use crate::domains::Domains;
 use crate::driver::Driver;
 use crate::inventory;
@@ -48,6 +49,8 @@ pub struct Context {
     pub capabilities: CapabilityCache,
     /// Reports about domains.
     pub domains: Domains,
+    /// For other hosts' tries to reach this one.
+    pub offered_port: OfferedPort,
     inventory: Mutex<Option<HostInventory>>,
     host_cpu: Mutex<Option<String>>,
     qemu: Mutex<Option<Qemu>>,
@@ -70,6 +73,7 @@ impl Context {
             resumption: Resumption::default(),
             capabilities: CapabilityCache::default(),
             domains: Domains::default(),
+            offered_port: OfferedPort::default(),
             inventory: Mutex::default(),
             host_cpu: Mutex::default(),
             qemu: Mutex::default(),

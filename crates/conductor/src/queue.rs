@@ -10,7 +10,7 @@ use drover_store::migrations::{Migration, advance, lease};
 use drover_store::{StoreError, commit};
 use tracing::warn;
 
-use crate::Conductor;
+use crate::{Conductor, metrics};
 use crate::drive::Step;
 
 /// When a queued row is looked at although no slot got free: the net below the events.
@@ -24,9 +24,12 @@ impl Conductor {
         if !turn.contains(&row.id) {
             return Ok(Step::Wait(row.waiting_for.clone().unwrap_or_else(|| "a free slot".to_owned()), LOOK_AGAIN));
         }
-        let step = Step::written(advance(&mut tx, row, Event::SlotFreed, |_| ()).await?);
+        let after = advance(&mut tx, row, Event::SlotFreed, |_| ()).await?;
         commit(tx).await?;
-        Ok(step)
+        if let Some(after) = &after {
+            metrics::left_queue(row, after);
+        }
+        Ok(Step::written(after))
     }
 
     /// A slot got free: wakes those whose turn it is.

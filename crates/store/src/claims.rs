@@ -4,6 +4,7 @@ use drover_common::ids::{HostName, MigrationId, ServerId};
 use sqlx::PgConnection;
 
 use crate::error::StoreError;
+use crate::pause::Pause;
 use crate::server_groups;
 
 /// How much may be under way, 0 meaning any number, and how far a host may be promised.
@@ -87,7 +88,8 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
                   + (SELECT coalesce(sum(memory_mb), 0) FROM claims WHERE dest_host = $1) AS "memory_mb_used!",
                   (SELECT count(*) FROM claims WHERE source_host = $2) AS "outgoing!",
                   (SELECT count(*) FROM claims WHERE dest_host = $1) AS "incoming!",
-                  (SELECT count(*) FROM claims) AS "fleet!"
+                  (SELECT count(*) FROM claims) AS "fleet!",
+                  (SELECT reason FROM pause) AS pause_reason, (SELECT paused_by FROM pause) AS paused_by
            FROM compute_nodes n WHERE n.host = $1"#,
         claim.destination.as_str(),
         claim.source.as_str(),
@@ -97,6 +99,9 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
     .await
     .map_err(StoreError::query("claims.take"))?;
     let Some(row) = row else { return Ok(Claimed::NoHost) };
+    if let Some(by) = &row.paused_by {
+        return Ok(Claimed::NoSlot(Pause::waiting_for(by, row.pause_reason.as_deref().unwrap_or_default())));
+    }
     let full = |what: String, used: i64, limit: u32| {
         (limit > 0 && used >= i64::from(limit)).then(|| format!("{what}: {used} of {limit} in use"))
     };

@@ -19,6 +19,7 @@ pub(super) fn body(handler: &str) -> Vec<Value> {
         "aggregates::create" => &aggregates::schema::CREATE,
         "aggregates::update" => &aggregates::schema::UPDATE,
         "extension::keep::run" => &extension::keep::SCHEMA,
+        "extension::pause::begin" => &extension::pause::BODY,
         "extension::placement::update" => &extension::placement::BODY,
         "keypairs::create" => &keypairs::CREATE,
         "metadata::create" | "metadata::update_all" => &servers::metadata::ALL,

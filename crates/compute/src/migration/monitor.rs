@@ -18,13 +18,14 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::outlook::Forecast;
 use super::policy::{Decision, Measure, Policy, Situation};
 use crate::actor::{Command, Seat};
 use crate::context::Context;
 use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, PauseReason, RunState};
+use crate::metrics::{self, Ended};
 use crate::{grants, reports};
 
 /// The net below libvirt's events.
@@ -99,6 +100,10 @@ pub struct Monitor {
     job_gone: bool,
     /// An iteration began while a sample was taken.
     look_again: bool,
+    /// It was counted that the copy gets nowhere.
+    stalled: bool,
+    /// Since when the guest stands so that its copy comes to an end.
+    stands_since: Option<Instant>,
 }
 
 impl Monitor {
@@ -123,6 +128,8 @@ impl Monitor {
             next_report: Instant::now() + FIRST_REPORT,
             job_gone: false,
             look_again: false,
+            stalled: false,
+            stands_since: None,
         }
     }
 
@@ -163,6 +170,20 @@ impl Monitor {
     /// Whether it was this agent that took the migration back.
     pub fn took_it_back(&self) -> bool {
         self.course == Course::TakenBack
+    }
+
+    /// How the call that returned ended, for the count.
+    pub fn how_it_ended(&self, succeeded: bool) -> Ended {
+        match (succeeded, self.took_it_back()) {
+            (true, _) => Ended::Succeeded,
+            (false, true) => Ended::TakenBack,
+            (false, false) => Ended::Failed,
+        }
+    }
+
+    /// How long the guest has stood for its copy's sake; none if it was not stopped for that.
+    pub fn stood_for(&self) -> Option<Duration> {
+        self.stands_since.map(|since| since.elapsed())
     }
 
     /// Why, if it was the policy that had it taken back and nobody's wish.
@@ -271,6 +292,9 @@ impl Monitor {
     fn take_progress(&mut self, mut progress: Progress) {
         if self.course == Course::Copying {
             let decisions = self.policy.decide(&Situation::of(&progress, self.downtime_ms));
+            if self.policy.has_stalled() && !std::mem::replace(&mut self.stalled, true) {
+                metrics::stalled();
+            }
             for decision in decisions {
                 self.follow(decision, &progress);
             }
@@ -301,6 +325,7 @@ impl Monitor {
             Measure::Wait => {}
         }
         if !self.told.contains(&decision) {
+            metrics::decided(*measure);
             self.tell_at(progress.elapsed_ms, &shown(*measure, self.may_post_copy), why.clone());
             self.told.push(decision);
         }
@@ -316,7 +341,8 @@ impl Monitor {
         let decision = Told { elapsed_ms, what: what.to_owned(), why };
         let message = ToConductor::Decided(DecisionReport { of: self.of, decision });
         let (ctx, of) = (Arc::clone(&self.ctx), self.of);
-        tokio::spawn(async move { reports::deliver(&ctx, of.migration, message, &ctx.life.stop).await });
+        let deliver = async move { reports::deliver(&ctx, of.migration, message, &ctx.life.stop).await };
+        tokio::spawn(deliver.in_current_span());
     }
 
     fn send(&mut self, progress: Progress) {
@@ -400,7 +426,10 @@ impl Monitor {
         match (doing, result) {
             (Doing::Abort, Ok(())) => self.course = Course::TakenBack,
             (Doing::ForceComplete, Ok(())) if self.may_post_copy => self.course = Course::PostCopy,
-            (Doing::ForceComplete, Ok(())) => self.course = Course::StandingStill,
+            (Doing::ForceComplete, Ok(())) => {
+                self.course = Course::StandingStill;
+                self.stands_since = Some(Instant::now());
+            }
             (Doing::SetDowntime(milliseconds), Ok(())) => {
                 debug!(migration.id = %migration, downtime_ms = milliseconds, "downtime set");
                 self.downtime_ms = Some(milliseconds);

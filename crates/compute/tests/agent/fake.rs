@@ -208,6 +208,8 @@ pub(crate) struct Script {
     pub(crate) refuses: bool,
     pub(crate) abort_requested: bool,
     pub(crate) is_silent: bool,
+    /// What was heard, each with the trace that it came in.
+    pub(crate) heard: Vec<(&'static str, Option<String>)>,
 }
 
 /// One agent, its hypervisor, and the conductor that the test plays.
@@ -332,7 +334,9 @@ async fn play_conductor(
 ) {
     while let Some(incoming) = inbox.recv().await {
         let to = incoming.reply_to();
-        match incoming.decode::<ToConductor>().unwrap().message {
+        let Envelope { message, traceparent, .. } = incoming.decode::<ToConductor>().unwrap();
+        script.lock().unwrap().heard.push((message.name(), traceparent));
+        match message {
             ToConductor::HostUp(up) => {
                 let watch = script.lock().unwrap().watch.clone();
                 bus.reply(to.as_ref(), Ok(HostWelcome { watch })).await;

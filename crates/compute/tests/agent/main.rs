@@ -14,6 +14,7 @@ mod clean_up;
 mod convergence;
 mod fake;
 mod hosts;
+mod observed;
 mod power;
 mod recovery;
 mod wishes;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use drover_common::bus::memory::MemoryBroker;
 use drover_common::bus::{Address, Bus, Incoming};
 use drover_common::config;
@@ -12,11 +13,12 @@ use drover_common::ids::{HostName, Incarnation, MigrationId, RequestId, ServerId
 use drover_common::lifecycle::Life;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
-    Authority, CallState, DestinationAddresses, DestinationCheck, DomainReport, DomainsReport, GrantKind, GrantRequest, Granted,
-    GuestDescription, GuestFacts, GuestState, HostFacts, Marker, MigrateData, MigrateServer, MigrationReport, OfAttempt, ToCompute,
+    Authority, CallState, DestinationAddresses, DestinationCheck, Diagnose, DomainReport, DomainsReport, GrantKind, GrantRequest, Granted,
+    GuestDescription, GuestFacts, GuestState, HostDiagnosis, HostFacts, Marker, MigrateData, MigrateServer, MigrationReport, OfAttempt, Peer, Reach, ToCompute,
     ToConductor,
 };
 use drover_common::server::{Flavor, TaskState, VmState};
+use drover_common::telemetry;
 use drover_conductor::{Conductor, Settings};
 use drover_store::migrations::{self, Migration, NewMigration};
 use drover_store::servers::{self, Observer, Server};
@@ -86,12 +88,18 @@ impl World {
             request_id,
             action,
             reply_to: None,
+            traceparent: telemetry::traceparent(),
         };
         let migration = migrations::insert(&mut tx, &new).await.unwrap();
         commit(tx).await.unwrap();
         let message = ToConductor::MigrateServer(MigrateServer { migration, live: true, rebuild: false, flavor: None });
         self.api.cast(&Address::Conductor, &Envelope::new(message)).await.unwrap();
         migration
+    }
+
+    /// Asks the conductor, as the API does.
+    pub(crate) async fn ask<R: serde::de::DeserializeOwned>(&self, message: ToConductor) -> R {
+        self.api.call(&Address::Conductor, &Envelope::new(message), SOON).await.unwrap()
     }
 
     pub(crate) async fn server(&self) -> Server {
@@ -189,6 +197,8 @@ struct State {
     stays_in_call: bool,
     /// Of the last report.
     sequence: i64,
+    /// What was heard, each with the trace that it came in.
+    heard: Vec<(&'static str, Option<String>)>,
 }
 
 impl Agent {
@@ -217,6 +227,16 @@ impl Agent {
         self.state().ignores.insert(message);
     }
 
+    /// Answers it again.
+    pub(crate) fn heed(&self, message: &'static str) {
+        self.state().ignores.remove(message);
+    }
+
+    /// What was heard so far, each with the trace that it came in.
+    pub(crate) fn heard(&self) -> Vec<(&'static str, Option<String>)> {
+        self.state().heard.clone()
+    }
+
     /// libvirt's call does not return.
     pub(crate) fn stay_in_call(&self) {
         self.state().stays_in_call = true;
@@ -235,7 +255,8 @@ impl Agent {
 
     async fn listen(self, mut inbox: mpsc::Receiver<Incoming>) {
         while let Some(incoming) = inbox.recv().await {
-            let message = incoming.decode::<ToCompute>().unwrap().message;
+            let Envelope { message, traceparent, .. } = incoming.decode::<ToCompute>().unwrap();
+            self.state().heard.push((message.name(), traceparent));
             if self.state().ignores.contains(message.name()) {
                 continue;
             }
@@ -297,9 +318,24 @@ impl Agent {
                 let (incarnation, sequence) = (self.life, state.sequence);
                 json!(DomainsReport { incarnation, sequence, complete: false, domains, gone: Vec::new(), unreadable: Vec::new() })
             }
+            ToCompute::Diagnose(question) => json!(self.diagnosis(question)),
             _ => Value::Null,
         };
         Some(answer)
+    }
+
+    fn diagnosis(&self, question: Diagnose) -> HostDiagnosis {
+        let reached = |peer: Peer| Reach { host: peer.host, problem: None };
+        HostDiagnosis {
+            release: "0.1.0".to_owned(),
+            clock: Utc::now() + TimeDelta::hours(1),
+            here: Peer { host: self.host.clone(), address: self.host.to_string(), migration_port: Some(49215) },
+            libvirt_up: true,
+            tcp_syn_retries: Some(6),
+            certificates: Vec::new(),
+            instances: None,
+            reach: question.peers.into_iter().map(reached).collect(),
+        }
     }
 
     fn facts(&self, call: CallState) -> HostFacts {

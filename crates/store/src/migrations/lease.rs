@@ -115,13 +115,13 @@ pub async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<MigrationId>
 }
 
 /// Queued migrations that a free slot of their source (and of the fleet) waits for, in the order of their requests: as many for
-/// each source as it has free slots. Whether the destination has one shows when it is claimed.
+/// each source as it has free slots; none in a pause. Whether the destination has one shows when it is claimed.
 pub async fn may_leave_queue(conn: &mut PgConnection, limits: &Limits) -> Result<Vec<MigrationId>, StoreError> {
     let rows = sqlx::query_scalar!(
         r#"SELECT id AS "id!" FROM (
                SELECT id, source_compute, row_number() OVER (PARTITION BY source_compute ORDER BY id) AS place
                FROM migrations WHERE status = 'queued') q
-           WHERE $1::bigint = 0 OR place <= $1 - (SELECT count(*) FROM claims WHERE source_host = q.source_compute)
+           WHERE NOT EXISTS (SELECT FROM pause) AND ($1::bigint = 0 OR place <= $1 - (SELECT count(*) FROM claims WHERE source_host = q.source_compute))
            ORDER BY id
            LIMIT CASE WHEN $2::bigint = 0 THEN 1000 ELSE greatest(0, $2 - (SELECT count(*) FROM claims)) END"#,
         i64::from(limits.outgoing),

@@ -71,6 +71,8 @@ pub struct Migration {
     pub switched_over_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
     pub updated_at: Option<DateTime<Utc>>,
+    /// The trace that it belongs to.
+    pub traceparent: Option<String>,
 }
 
 /// When the sweep looks at a row that nobody said anything else about.
@@ -137,6 +139,7 @@ pub(super) struct Record {
     #[expect(dead_code, reason = "read by SELECT *, of use to people only")]
     pub(super) keep_requested_by: Option<String>,
     pub(super) recoveries: i32,
+    pub(super) traceparent: Option<String>,
 }
 
 impl Record {
@@ -197,6 +200,7 @@ impl Record {
             switched_over_at: self.switched_over_at,
             ended_at: self.ended_at,
             updated_at: self.updated_at,
+            traceparent: self.traceparent,
         })
     }
 }

@@ -52,6 +52,8 @@ pub struct Convergence {
     throttle_percent: i32,
     /// What a stall led to.
     resort: Option<Decision>,
+    /// Whether it ever stalled.
+    stalled: bool,
 }
 
 impl Convergence {
@@ -66,6 +68,7 @@ impl Convergence {
             raised_to: None,
             throttle_percent: 0,
             resort: None,
+            stalled: false,
         }
     }
 
@@ -76,6 +79,7 @@ impl Convergence {
 
     /// The copy gets nowhere, and the pause that it now has does not end it.
     fn resort_to(&mut self, now: &Situation, stalled: Stalled) {
+        self.stalled = true;
         let why = |what: &str| format!("{}: {what}", self.account(now, stalled));
         let wanted = stalled.needs_ms.saturating_mul(100 + MARGIN_PERCENT) / 100;
         if stalled.needs_ms <= self.budget_ms {
@@ -135,6 +139,10 @@ impl Policy for Convergence {
         };
         let slowed = if self.means.auto_converge { "; auto-converge" } else { "" };
         format!("{}; in a stall the downtime at once, else {last}{slowed}", self.nova.describe())
+    }
+
+    fn has_stalled(&self) -> bool {
+        self.stalled
     }
 
     fn decide(&mut self, now: &Situation) -> Vec<Decision> {

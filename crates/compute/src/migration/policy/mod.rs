@@ -129,6 +129,10 @@ pub trait Policy: Send {
     fn describe(&self) -> String;
     /// What is to be done now.
     fn decide(&mut self, now: &Situation) -> Vec<Decision>;
+    /// Whether the copy was ever found to get nowhere.
+    fn has_stalled(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::closing::{Debt, Outcome, Settle};
 use super::prechecks::CheckEvent;
 use super::start::{is_unreachable, of_attempt, wait_for_broker};
-use crate::Conductor;
+use crate::{Conductor, metrics};
 use crate::drive::Step;
 use crate::notifications;
 use crate::recovery::plan::{Facts, Next, View, plan};
@@ -55,6 +55,7 @@ impl Conductor {
         });
         let after = after.await?;
         if after.is_some() {
+            metrics::rolls_back(ending);
             if ending == Ending::Cancelled && row.abort_requested_by.is_some() {
                 self.notify_start(row, notifications::Step::Abort, &row.source);
                 self.notify_end(row, notifications::Step::Abort, &row.source);
