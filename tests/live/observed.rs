@@ -40,7 +40,11 @@ fn an_operator_holds_a_migration_back_lets_it_go_and_follows_it_by_its_trace() {
     let api = logged(&cloud, "api");
     let accepted = api.iter().find(|event| event["spans"][0]["request.id"] == request.as_str()).expect("the request's line");
     let trace = trace_of(accepted).expect("a trace").to_owned();
-    for (process, said) in [("conductor-1", "destination claimed"), ("conductor-1", "migration closed"), ("compute-h1", "decided")] {
+    for (process, said) in [
+        ("conductor-1", "destination claimed"),
+        ("conductor-1", "migration closed"),
+        ("compute-h1", "libvirt migrate call returned"),
+    ] {
         let found = logged(&cloud, process).iter().any(|event| event["message"] == said && trace_of(event) == Some(&trace));
         assert!(found, "{process} has no {said:?} in trace {trace}");
     }

@@ -255,5 +255,7 @@ fn compute_routes(app: &AppState) -> Router {
 fn extension_routes(app: &AppState) -> Router {
     extension_table()
         .route_layer(from_fn(metrics::note_route))
-        .method_not_allowed_fallback(webob::not_found).fallback(webob::not_found).with_state(app.clone())
+        .method_not_allowed_fallback(webob::not_found)
+        .fallback(webob::not_found)
+        .with_state(app.clone())
 }

@@ -9,7 +9,9 @@ const PATH: &str = "/drover/v1/pause";
 /// Holds back new migrations.
 pub(crate) fn begin(client: &Client, reason: &str) -> Result<(), ApiError> {
     client.put(PATH, &json!({"pause": {"reason": reason}}))?;
-    println!("New migrations are accepted, checked and queued, and none starts; those under way end. `drover resume` lets them go on.");
+    println!(
+        "New migrations are accepted, checked and queued, and none starts; those under way end. `drover resume` lets them go on."
+    );
     Ok(())
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use drover_common::certificate;
+use drover_common::doctor::own_clock;
 use drover_common::fault::Fault;
 use drover_common::rpc::latest::{Certificate, Diagnose, HostDiagnosis, Mount, Peer, Reach};
 use futures::future::join_all;
@@ -46,7 +46,7 @@ pub async fn diagnose(ctx: &Arc<Context>, question: &Diagnose) -> Result<HostDia
         instances,
         here: here(ctx).await,
         reach,
-        clock: Utc::now(), // Last: the answer leaves now.
+        clock: own_clock(), // Last: the answer leaves now.
     })
 }
 

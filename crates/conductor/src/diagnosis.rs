@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use drover_common::bus::ReplyTo;
+use drover_common::doctor::own_clock;
 use drover_common::ids::HostName;
 use drover_common::rpc::latest::{Diagnose, Diagnosed, FleetDiagnosis, HostDiagnosis, Peer, ToCompute};
 use drover_store::{StoreError, hosts};
@@ -27,7 +28,7 @@ impl Conductor {
             Ok(hosts) => hosts,
             Err(error) => return Done::Again(error),
         };
-        let clock = Utc::now();
+        let clock = own_clock();
         let here = self.diagnose_all(hosts.iter().map(|host| (host.clone(), Vec::new())).collect()).await;
         let answered: Vec<Peer> = here.iter().filter_map(|one| Some(one.diagnosis.as_ref()?.here.clone())).collect();
         let trying = answered.iter().enumerate().map(|(at, peer)| (peer.host.clone(), peers_of(at, &answered))).collect();
@@ -35,7 +36,9 @@ impl Conductor {
         // Who answered the first time only is told as it was then, with no tries.
         let hosts: Vec<Diagnosed> = here
             .into_iter()
-            .map(|first| tried.iter().find(|second| second.host == first.host && second.diagnosis.is_some()).cloned().unwrap_or(first))
+            .map(|first| {
+                tried.iter().find(|second| second.host == first.host && second.diagnosis.is_some()).cloned().unwrap_or(first)
+            })
             .collect();
         info!(hosts = hosts.len(), "fleet diagnosed");
         self.bus.reply(reply_to, Ok(FleetDiagnosis { release: env!("CARGO_PKG_VERSION").to_owned(), clock, hosts })).await;
@@ -58,9 +61,9 @@ impl Conductor {
 
     async fn diagnose_one(&self, host: HostName, peers: Vec<Peer>) -> Diagnosed {
         let tries = !peers.is_empty();
-        let began = Utc::now();
+        let began = own_clock();
         let answer = self.agents.call::<HostDiagnosis>(&host, ToCompute::Diagnose(Diagnose { peers }), None, ANSWER_WITHIN).await;
-        let ended = Utc::now();
+        let ended = own_clock();
         match answer {
             Ok(diagnosis) => {
                 // An answer that waited for tries was made at its end; one without was made half-way.

@@ -16,9 +16,9 @@ use drover_store::{StoreError, commit};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, field, info_span, warn};
 
-use crate::{Conductor, metrics};
 use crate::consumer::Done;
 use crate::recovery::plan::{Facts, Known, Next, View, plan};
+use crate::{Conductor, metrics};
 
 /// What a report brought along: spares a question, if the row is still the one that it speaks of.
 pub(crate) struct News {

@@ -187,9 +187,7 @@ fn show(fleet: &Fleet) {
     for (limit, used) in [("outgoing", counts.outgoing), ("incoming", counts.incoming), ("fleet", counts.fleet)] {
         SLOTS_IN_USE.set_count([limit], used);
     }
-    for (state, hosts) in
-        [("up", counts.hosts_up), ("down", counts.hosts_down), ("forced_down", counts.hosts_forced_down)]
-    {
+    for (state, hosts) in [("up", counts.hosts_up), ("down", counts.hosts_down), ("forced_down", counts.hosts_forced_down)] {
         HOSTS.set_count([state], hosts);
     }
     QUEUE_OLDEST.set([], fleet.queue_oldest);

@@ -10,8 +10,8 @@ use drover_store::migrations::{Migration, advance, lease};
 use drover_store::{StoreError, commit};
 use tracing::warn;
 
-use crate::{Conductor, metrics};
 use crate::drive::Step;
+use crate::{Conductor, metrics};
 
 /// When a queued row is looked at although no slot got free: the net below the events.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);

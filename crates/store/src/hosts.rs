@@ -289,7 +289,7 @@ pub async fn hypervisors(conn: &mut PgConnection, down_time: Duration) -> Result
 
 /// What runs guests on each host, in the order of their names.
 pub async fn versions(conn: &mut PgConnection) -> Result<Vec<Versions>, StoreError> {
-    let rows = sqlx::query!(r#"SELECT host, hypervisor_type, hypervisor_version, libvirt_version FROM compute_nodes ORDER BY host"#)
+    let rows = sqlx::query!("SELECT host, hypervisor_type, hypervisor_version, libvirt_version FROM compute_nodes ORDER BY host")
         .fetch_all(conn)
         .await
         .map_err(StoreError::query("hosts.versions"))?;

@@ -96,9 +96,10 @@ async fn an_operator_holds_back_new_migrations_and_lets_them_go_on(pool: PgPool)
     let path = "/drover/v1/pause";
     let put = async |body| cloud.ask(Method::PUT, "2.1", path, Some(&body)).await;
     assert_eq!(cloud.get("2.1", path).await.json(), json!({"pause": null}));
-    cloud.ask(Method::DELETE, "2.1", path, None).await.assert_refusal(
-        "404 itemNotFound: New migrations are not held back: there is no pause to end.",
-    );
+    cloud
+        .ask(Method::DELETE, "2.1", path, None)
+        .await
+        .assert_refusal("404 itemNotFound: New migrations are not held back: there is no pause to end.");
     let begun = put(json!({"pause": {"reason": "new switches"}})).await.json();
     assert_eq!((&begun["pause"]["reason"], &begun["pause"]["paused_by"]), (&json!("new switches"), &json!("admin")));
     let again = put(json!({"pause": {"reason": "and new cables"}})).await.json();

@@ -135,14 +135,18 @@ fn agent(host: &Host) -> Option<Judgement> {
         return Some(warning(format!("{name} is forced down"), mend));
     }
     if !host.up {
-        let mend = format!("start drover-compute on {name}; if the machine is off and fenced: `openstack compute service set --down`");
+        let mend =
+            format!("start drover-compute on {name}; if the machine is off and fenced: `openstack compute service set --down`");
         return Some(broken(format!("{name} is silent"), mend));
     }
     match (&host.diagnosis, &host.problem) {
-        (None, Some(problem)) => Some(broken(format!("{name} does not answer: {problem}"), format!("see drover-compute's log on {name}"))),
-        (Some(HostDiagnosis { libvirt_up: false, .. }), _) => {
-            Some(broken(format!("{name}: libvirt does not answer its agent"), format!("look at libvirtd on {name}; guests run on meanwhile")))
+        (None, Some(problem)) => {
+            Some(broken(format!("{name} does not answer: {problem}"), format!("see drover-compute's log on {name}")))
         }
+        (Some(HostDiagnosis { libvirt_up: false, .. }), _) => Some(broken(
+            format!("{name}: libvirt does not answer its agent"),
+            format!("look at libvirtd on {name}; guests run on meanwhile"),
+        )),
         _ => None,
     }
 }
@@ -160,7 +164,10 @@ fn releases(facts: &Facts) -> Vec<Judgement> {
         return Vec::new();
     }
     let shown: Vec<String> = releases.iter().map(|(release, who)| format!("{release} on {}", who.join(", "))).collect();
-    vec![warning(format!("several are in use: {}", shown.join("; ")), "finish the upgrade: agents first, then conductors, then the API")]
+    vec![warning(
+        format!("several are in use: {}", shown.join("; ")),
+        "finish the upgrade: agents first, then conductors, then the API",
+    )]
 }
 
 fn hypervisors(facts: &Facts) -> Vec<Judgement> {
@@ -168,7 +175,11 @@ fn hypervisors(facts: &Facts) -> Vec<Judgement> {
     let crash = facts.hosts.iter().filter(|host| RECOVERY_CRASHES.contains(&host.libvirt_version));
     found.extend(crash.map(|host| {
         warning(
-            format!("{} has libvirt {}, which crashes when a broken post-copy is gone on with", host.host, dotted(host.libvirt_version)),
+            format!(
+                "{} has libvirt {}, which crashes when a broken post-copy is gone on with",
+                host.host,
+                dotted(host.libvirt_version)
+            ),
             "install libvirt 11.4.0 or newer, or leave live_migration_permit_post_copy = false",
         )
     }));
@@ -188,9 +199,8 @@ fn hypervisors(facts: &Facts) -> Vec<Judgement> {
 fn certificates(facts: &Facts) -> Vec<Judgement> {
     let now = facts.database.clock;
     let of_api = facts.certificates.iter().map(|certificate| ("the API".to_owned(), certificate));
-    let of_hosts = diagnosed(facts).flat_map(|(host, diagnosis)| {
-        diagnosis.certificates.iter().map(move |certificate| (host.host.to_string(), certificate))
-    });
+    let of_hosts = diagnosed(facts)
+        .flat_map(|(host, diagnosis)| diagnosis.certificates.iter().map(move |certificate| (host.host.to_string(), certificate)));
     of_api.chain(of_hosts).filter_map(|(who, certificate)| judge_certificate(&who, certificate, now)).collect()
 }
 
@@ -202,9 +212,10 @@ fn judge_certificate(who: &str, certificate: &Certificate, now: DateTime<Utc>) -
     };
     let day = end.format("%Y-%m-%d");
     if end <= now {
-        return Some(broken(format!("{who}: {path} ended on {day}"), "renew it; it is read again without a restart"));
+        return Some(broken(format!("{who}: {path} ended on {day}"), "renew it; docs/security.md says who takes the new one when"));
     }
-    (end - now < RENEW_BEFORE).then(|| warning(format!("{who}: {path} ends on {day}"), "renew it; it is read again without a restart"))
+    (end - now < RENEW_BEFORE)
+        .then(|| warning(format!("{who}: {path} ends on {day}"), "renew it; docs/security.md says who takes the new one when"))
 }
 
 fn clocks(facts: &Facts) -> Vec<Judgement> {
@@ -390,7 +401,7 @@ pub(super) mod tests {
     fn conductors_that_do_not_answer_are_broken_and_a_silent_one_beside_others_is_a_warning() {
         let none = judged(conductors, |facts| facts.conductor.problem = Some("nobody listens at conductor".to_owned()));
         assert_eq!(none, one(Severity::Broken, "none answers through the broker: nobody listens at conductor"));
-        let silent = judged(conductors, |facts| drop(facts.conductors.insert(name("c2"), false)));
+        let silent = judged(conductors, |facts| facts.conductors.extend([(name("c2"), false)]));
         assert_eq!(silent, one(Severity::Warning, "c2 is silent"));
     }
 

@@ -2,6 +2,7 @@
 
 mod checks;
 
+use std::fmt::Write;
 use std::process::ExitCode;
 
 use drover_common::doctor::Facts;
@@ -45,12 +46,12 @@ fn told(facts: &Facts) -> (String, Severity) {
         let severity = found.iter().map(|judgement| judgement.severity).max().unwrap_or(Severity::Well);
         worst = worst.max(severity);
         if found.is_empty() {
-            text.push_str(&format!("{:<9}{name}\n", Severity::Well.name()));
+            let _ = writeln!(text, "{:<9}{name}", Severity::Well.name()); // Writing to a String cannot fail.
         }
         for Judgement { severity, what, mend } in found {
             // What others wrote ends up on a terminal.
             let (what, mend) = (shown(&Value::from(what)), shown(&Value::from(mend)));
-            text.push_str(&format!("{:<9}{name}: {what}\n         -> {mend}\n", severity.name()));
+            let _ = writeln!(text, "{:<9}{name}: {what}\n         -> {mend}", severity.name());
         }
     }
     (text, worst)

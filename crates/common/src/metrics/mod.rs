@@ -17,7 +17,7 @@ pub use table::*;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-/// What `service` has, in OpenMetrics' text form.
+/// What `service` has, in the text form of `OpenMetrics`.
 pub fn expose(service: &str) -> String {
     let mut registry = Registry::default();
     for declared in of(service) {

@@ -43,7 +43,7 @@ macro_rules! metrics {
     ($($static:ident: $kind:ident<$n:literal> $name:literal $unit:ident [$($label:literal),*] of [$($service:ident),+]
        $help:literal $(, $buckets:ident)?;)+) => {
         $(
-            #[doc = $help]
+            #[doc = concat!("`", $name, "`")]
             pub static $static: $kind<$n> = $kind::new(
                 Metric {
                     name: $name,

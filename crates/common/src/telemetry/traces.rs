@@ -66,10 +66,7 @@ impl Traces {
     /// For a service of this name.
     pub fn start(config: &TracingSection, service: &'static str) -> Result<Self, ExporterBuildError> {
         let resource = Resource::builder_empty()
-            .with_attributes([
-                KeyValue::new("service.name", service),
-                KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-            ])
+            .with_attributes([KeyValue::new("service.name", service), KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))])
             .build();
         let provider = SdkTracerProvider::builder().with_resource(resource);
         let provider = match &config.otlp_endpoint {
@@ -214,7 +211,8 @@ mod tests {
         assert_eq!((request.as_str(), content_type.as_str()), ("post /v1/traces http/1.1", "application/x-protobuf"));
         let has = |bytes: &[u8]| body.windows(bytes.len()).any(|window| window == bytes);
         let trace: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&TRACE[2 * at..2 * at + 2], 16).unwrap()).collect();
-        for (what, bytes) in [("trace", &trace[..]), ("span", b"api.request"), ("service", b"drover-test"), ("event", b"something")] {
+        for (what, bytes) in [("trace", &trace[..]), ("span", b"api.request"), ("service", b"drover-test"), ("event", b"something")]
+        {
             assert!(has(bytes), "no {what}");
         }
     }

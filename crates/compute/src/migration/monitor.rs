@@ -100,8 +100,6 @@ pub struct Monitor {
     job_gone: bool,
     /// An iteration began while a sample was taken.
     look_again: bool,
-    /// It was counted that the copy gets nowhere.
-    stalled: bool,
     /// Since when the guest stands so that its copy comes to an end.
     stands_since: Option<Instant>,
 }
@@ -128,7 +126,6 @@ impl Monitor {
             next_report: Instant::now() + FIRST_REPORT,
             job_gone: false,
             look_again: false,
-            stalled: false,
             stands_since: None,
         }
     }
@@ -292,7 +289,7 @@ impl Monitor {
     fn take_progress(&mut self, mut progress: Progress) {
         if self.course == Course::Copying {
             let decisions = self.policy.decide(&Situation::of(&progress, self.downtime_ms));
-            if self.policy.has_stalled() && !std::mem::replace(&mut self.stalled, true) {
+            if self.policy.take_stall() {
                 metrics::stalled();
             }
             for decision in decisions {

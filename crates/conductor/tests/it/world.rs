@@ -4,18 +4,19 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use drover_common::bus::memory::MemoryBroker;
 use drover_common::bus::{Address, Bus, Incoming};
 use drover_common::config;
+use drover_common::doctor::own_clock;
 use drover_common::host::HostInventory;
 use drover_common::ids::{HostName, Incarnation, MigrationId, RequestId, ServerId};
 use drover_common::lifecycle::Life;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
-    Authority, CallState, DestinationAddresses, DestinationCheck, Diagnose, DomainReport, DomainsReport, GrantKind, GrantRequest, Granted,
-    GuestDescription, GuestFacts, GuestState, HostDiagnosis, HostFacts, Marker, MigrateData, MigrateServer, MigrationReport, OfAttempt, Peer, Reach, ToCompute,
-    ToConductor,
+    Authority, CallState, DestinationAddresses, DestinationCheck, Diagnose, DomainReport, DomainsReport, GrantKind, GrantRequest,
+    Granted, GuestDescription, GuestFacts, GuestState, HostDiagnosis, HostFacts, Marker, MigrateData, MigrateServer,
+    MigrationReport, OfAttempt, Peer, Reach, ToCompute, ToConductor,
 };
 use drover_common::server::{Flavor, TaskState, VmState};
 use drover_common::telemetry;
@@ -328,7 +329,7 @@ impl Agent {
         let reached = |peer: Peer| Reach { host: peer.host, problem: None };
         HostDiagnosis {
             release: "0.1.0".to_owned(),
-            clock: Utc::now() + TimeDelta::hours(1),
+            clock: own_clock() + TimeDelta::hours(1),
             here: Peer { host: self.host.clone(), address: self.host.to_string(), migration_port: Some(49215) },
             libvirt_up: true,
             tcp_syn_retries: Some(6),

@@ -60,6 +60,6 @@ async fn what_is_open_is_counted(pool: PgPool) {
 async fn a_schema_that_is_complete_lacks_nothing_and_one_that_is_not_says_what(pool: PgPool) {
     let store = Store::from_pool(pool.clone());
     assert!(store.steps_missing().await.unwrap().is_empty());
-    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 20261124000100").execute(&pool).await.unwrap();
+    sqlx::raw_sql("DELETE FROM _sqlx_migrations WHERE version = 20261124000100").execute(&pool).await.unwrap();
     assert_eq!(store.steps_missing().await.unwrap(), ["20261124000100 pause and trace"]);
 }

@@ -52,8 +52,9 @@ pub struct Convergence {
     throttle_percent: i32,
     /// What a stall led to.
     resort: Option<Decision>,
-    /// Whether it ever stalled.
+    /// Whether it ever stalled, and whether that was taken notice of.
     stalled: bool,
+    stall_taken: bool,
 }
 
 impl Convergence {
@@ -69,6 +70,7 @@ impl Convergence {
             throttle_percent: 0,
             resort: None,
             stalled: false,
+            stall_taken: false,
         }
     }
 
@@ -141,8 +143,8 @@ impl Policy for Convergence {
         format!("{}; in a stall the downtime at once, else {last}{slowed}", self.nova.describe())
     }
 
-    fn has_stalled(&self) -> bool {
-        self.stalled
+    fn take_stall(&mut self) -> bool {
+        self.stalled && !std::mem::replace(&mut self.stall_taken, true)
     }
 
     fn decide(&mut self, now: &Situation) -> Vec<Decision> {

@@ -129,8 +129,8 @@ pub trait Policy: Send {
     fn describe(&self) -> String;
     /// What is to be done now.
     fn decide(&mut self, now: &Situation) -> Vec<Decision>;
-    /// Whether the copy was ever found to get nowhere.
-    fn has_stalled(&self) -> bool {
+    /// Whether the copy was found to get nowhere; true once, for the count.
+    fn take_stall(&mut self) -> bool {
         false
     }
 }

@@ -18,9 +18,9 @@ use drover_store::{StoreError, Transaction, actions, claims, commit};
 use tracing::{info, warn};
 
 use super::prechecks::CheckEvent;
-use crate::{Conductor, metrics};
 use crate::consumer::Done;
 use crate::drive::Step;
+use crate::{Conductor, metrics};
 
 /// What follows from an end.
 pub(crate) struct Outcome {

@@ -10,9 +10,9 @@ use drover_store::{StoreError, commit};
 use tracing::{info, warn};
 
 use super::start::{is_unreachable, of_attempt};
-use crate::{Conductor, metrics};
 use crate::drive::Step;
 use crate::recovery::plan::{Facts, Keep};
+use crate::{Conductor, metrics};
 
 /// When it is looked at again.
 const ASK_AGAIN: Duration = Duration::from_secs(3);

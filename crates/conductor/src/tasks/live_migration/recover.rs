@@ -12,9 +12,9 @@ use drover_store::{StoreError, hosts};
 use tracing::{info, warn};
 
 use super::start::with_data;
-use crate::{Conductor, metrics};
 use crate::drive::Step;
 use crate::recovery::plan::{Facts, Known};
+use crate::{Conductor, metrics};
 
 /// A destination's libvirt from the first of these versions up to the second crashes when it is asked to go on (libvirt's release
 /// notes, 11.4.0). QEMU would live on, but nothing would be gained.

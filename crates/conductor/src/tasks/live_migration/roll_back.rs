@@ -16,10 +16,10 @@ use tracing::{info, warn};
 use super::closing::{Debt, Outcome, Settle};
 use super::prechecks::CheckEvent;
 use super::start::{is_unreachable, of_attempt, wait_for_broker};
-use crate::{Conductor, metrics};
 use crate::drive::Step;
 use crate::notifications;
 use crate::recovery::plan::{Facts, Next, View, plan};
+use crate::{Conductor, metrics};
 
 /// When something that did not work is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
