@@ -8,6 +8,7 @@ mod faults;
 mod force_complete;
 mod moves;
 mod notifications;
+mod observed;
 mod power;
 mod refusals;
 mod steering;

@@ -14,7 +14,6 @@ use crate::extract;
 use crate::links::Links;
 use crate::microversion::Microversion;
 use crate::pipeline::mount::{Mount, ProjectInUrl};
-use crate::pipeline::request_id::TraceParent;
 use crate::state::AppState;
 
 /// Who asks.
@@ -74,14 +73,12 @@ pub(crate) struct Asked {
     pub(crate) caller: Arc<Caller>,
     /// The id of the request.
     pub(crate) request_id: RequestId,
-    traceparent: Option<String>,
 }
 
 impl Asked {
     /// A message on behalf of this request.
     pub(crate) fn envelope<M>(&self, message: M) -> Envelope<M> {
         let mut envelope = Envelope::new(message).for_request(Some(self.request_id.clone()));
-        envelope.traceparent.clone_from(&self.traceparent);
         envelope.context =
             UserContext { user_id: Some(self.caller.user_id.clone()), project_id: Some(self.caller.project_id.clone()) };
         envelope
@@ -97,11 +94,7 @@ impl FromRequestParts<AppState> for Asked {
         let (Some(caller), Some(request_id)) = (extensions.get::<Arc<Caller>>(), extensions.get::<RequestId>()) else {
             return Err(ApiError::Unauthorized { challenge: HeaderValue::from_static("Drover") });
         };
-        Ok(Self {
-            caller: caller.clone(),
-            request_id: request_id.clone(),
-            traceparent: extensions.get::<TraceParent>().map(|trace| trace.0.clone()),
-        })
+        Ok(Self { caller: caller.clone(), request_id: request_id.clone() })
     }
 }
 

@@ -28,6 +28,7 @@ mod instance_actions;
 mod keypairs;
 mod limits;
 mod links;
+mod metrics;
 mod microversion;
 mod migration_view;
 mod migrations;
@@ -59,6 +60,7 @@ use drover_store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+pub use metrics::look_at_database;
 pub use router::router;
 pub use state::AppState;
 
@@ -102,6 +104,7 @@ pub async fn run(config: Config, life: Life) -> Result<(), RunError> {
     let listener = listener.tap_io(|stream| {
         stream.set_nodelay(true).ok(); // Answers are small; waiting to send more of one costs up to 40 ms.
     });
+    life.spawn(metrics::watch_database(store.clone(), life.stop.clone()));
     tokio::spawn(ready_with_database(store, life.clone()));
     let (routes, stop) = (router(&app), life.stop.clone().cancelled_owned());
     let served = match certificate {

@@ -233,6 +233,10 @@ pub(crate) enum Rule {
     DroverFindingsIndex,
     /// Choose whose copy a guest is (`/drover/v1/servers/{id}/keep`).
     DroverServersKeep,
+    /// Hold back new migrations (`/drover/v1/pause`).
+    DroverPause,
+    /// How it stands with the deployment (`/drover/v1/doctor`).
+    DroverDoctor,
 }
 names!("policy rule", Rule {
     MigrateLive = "os_compute_api:os-migrate-server:migrate_live",
@@ -317,6 +321,8 @@ names!("policy rule", Rule {
     DroverPlacement = "drover:servers:placement",
     DroverFindingsIndex = "drover:findings:index",
     DroverServersKeep = "drover:servers:keep",
+    DroverPause = "drover:pause",
+    DroverDoctor = "drover:doctor",
 });
 
 impl Rule {
@@ -399,7 +405,9 @@ impl Rule {
             | Self::DroverMigrationsUpdate
             | Self::DroverQueueIndex
             | Self::DroverFindingsIndex
-            | Self::DroverServersKeep => Check::Admin,
+            | Self::DroverServersKeep
+            | Self::DroverPause
+            | Self::DroverDoctor => Check::Admin,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::servers::{metadata, tags};
 use crate::state::AppState;
 use crate::{
     aggregates, availability_zones, extension, extensions, flavors, health, hypervisors, instance_actions, keypairs, limits,
-    migrations, openapi, server_groups, server_migrations, servers, services, versions,
+    metrics, migrations, openapi, server_groups, server_migrations, servers, services, versions,
 };
 
 /// The whole API as a service.
@@ -233,6 +233,14 @@ table! {
     "/drover/v1/servers/{id}/keep" {
         POST extension::keep::run => [202], 1, None, "Keep this host's copy in an ownership conflict";
     }
+    "/drover/v1/pause" {
+        GET extension::pause::show => [200], 1, None, "Show whether new migrations are held back";
+        PUT extension::pause::begin => [200], 1, None, "Hold back new migrations";
+        DELETE extension::pause::end => [204], 1, None, "Let them go on";
+    }
+    "/drover/v1/doctor" {
+        GET extension::doctor::show => [200], 1, None, "Facts about the whole deployment, as they are now";
+    }
     "/drover/v1/findings" {
         GET extension::findings::index => [200], 1, None, "What an operator should look at";
     }
@@ -242,11 +250,16 @@ fn compute_routes(app: &AppState) -> Router {
     // Only what matches a route has a microversion; a method that a path does not have is no route.
     compute()
         .route_layer(from_fn(microversion::negotiate))
+        .route_layer(from_fn(metrics::note_route))
         .method_not_allowed_fallback(webob::not_found)
         .fallback(webob::not_found)
         .with_state(app.clone())
 }
 
 fn extension_routes(app: &AppState) -> Router {
-    extension_table().method_not_allowed_fallback(webob::not_found).fallback(webob::not_found).with_state(app.clone())
+    extension_table()
+        .route_layer(from_fn(metrics::note_route))
+        .method_not_allowed_fallback(webob::not_found)
+        .fallback(webob::not_found)
+        .with_state(app.clone())
 }

@@ -1,5 +1,6 @@
 //! What every handler can reach.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ struct Means {
     authenticator: Authenticator,
     policy: Policy,
     waiters: Waiters,
+    certificates: Vec<PathBuf>,
 }
 
 impl AppState {
@@ -43,6 +45,11 @@ impl AppState {
             authenticator: Authenticator::new(config)?,
             policy: Policy::load(&config.oslo_policy)?,
             waiters: Waiters::default(),
+            certificates: [&config.wsgi.ssl_cert_file, &config.oslo_messaging_rabbit.ssl_cert_file]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
         })))
     }
 
@@ -83,6 +90,11 @@ impl AppState {
 
     pub(crate) fn policy(&self) -> &Policy {
         &self.0.policy
+    }
+
+    /// The files of the certificates that we use.
+    pub(crate) fn certificates(&self) -> &[PathBuf] {
+        &self.0.certificates
     }
 
     /// The requests that wait for a migration's prechecks.

@@ -100,6 +100,11 @@ impl Client {
         wanted.ok_or_else(|| ApiError::NotUnderstood { url, endpoint: self.endpoint.clone() })
     }
 
+    /// Removes what is at `path`.
+    pub(crate) fn delete(&self, path: &str) -> Result<(), ApiError> {
+        self.answer(self.with_headers(self.agent.delete(format!("{}{path}", self.endpoint))).call()).map(drop)
+    }
+
     fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         let request = request.header("OpenStack-API-Version", MICROVERSION).header("Accept", "application/json");
         match (&self.token, &self.authorization) {

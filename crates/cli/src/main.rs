@@ -3,9 +3,11 @@
 
 mod api;
 mod database;
+mod doctor;
 mod documents;
 mod findings;
 mod migrations;
+mod pause;
 mod servers;
 mod table;
 
@@ -44,6 +46,25 @@ enum Noun {
     Finding {
         #[command(subcommand)]
         verb: FindingVerb,
+    },
+    /// Check the whole deployment, say what is wrong and how to mend it. Exit code: 0 all is well, 1 something to look at, 2 something
+    /// is broken or cannot be asked.
+    Doctor {
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Hold back new migrations, all over the fleet: they are accepted, checked and queued. Those under way end.
+    Pause {
+        /// Why; whoever waits is told.
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Let new migrations go on.
+    Resume {
+        #[command(flatten)]
+        endpoint: Endpoint,
     },
     /// Print completions for a shell.
     Completions {
@@ -197,6 +218,9 @@ fn run(noun: Noun) -> Result<ExitCode, CommandError> {
         Noun::Server { verb: ServerVerb::Keep { server, host, endpoint } } => {
             servers::keep(&api::Client::new(&endpoint)?, &server, &host)?;
         }
+        Noun::Doctor { endpoint } => return Ok(doctor::run(&api::Client::new(&endpoint)?)),
+        Noun::Pause { reason, endpoint } => pause::begin(&api::Client::new(&endpoint)?, &reason)?,
+        Noun::Resume { endpoint } => pause::end(&api::Client::new(&endpoint)?)?,
         Noun::Finding { verb: FindingVerb::List { endpoint } } => findings::list(&api::Client::new(&endpoint)?)?,
         Noun::Completions { shell } => documents::completions(Arguments::command(), shell),
         Noun::Man { directory } => {

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
-use crate::telemetry;
+use crate::{metrics, telemetry};
 
 /// How long a process that was told to stop may finish what it is in the middle of. systemd's default patience is 90 s.
 const GRACE: Duration = Duration::from_secs(20);
@@ -68,8 +68,9 @@ where
     E: std::error::Error + 'static,
 {
     let arguments = Arguments::of(name);
-    let config = match config::load(arguments.config_file.as_deref()).and_then(|c| telemetry::init(&c.log).map(|()| c)) {
-        Ok(config) => config,
+    let configured = config::load(arguments.config_file.as_deref());
+    let (config, traces) = match configured.and_then(|config| Ok((telemetry::init(&config, name)?, config))) {
+        Ok((traces, config)) => (config, traces),
         Err(error) => {
             eprintln!("{name}: {}", telemetry::chain(&error));
             return ExitCode::from(2);
@@ -83,13 +84,14 @@ where
         }
     };
     info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
-    let code = runtime.block_on(live(run, config));
+    let code = runtime.block_on(live(name, run, config));
     // Dropping the runtime would wait for threads that block in a call (a hung libvirt, a hung file system) without end.
     runtime.shutdown_background();
+    drop(traces);
     code
 }
 
-async fn live<F, R, E>(run: R, config: Config) -> ExitCode
+async fn live<F, R, E>(name: &'static str, run: R, config: Config) -> ExitCode
 where
     F: Future<Output = Result<(), E>>,
     R: FnOnce(Config, Life) -> F,
@@ -97,6 +99,10 @@ where
 {
     let life = Life::default();
     tokio::spawn(stop_on_signal(life.stop.clone()));
+    if let Err(error) = metrics::serve(&config.metrics, name, &life).await {
+        error!(error = telemetry::chain(&error), "cannot start");
+        return ExitCode::FAILURE;
+    }
     let result = run(config, life.clone()).await;
     life.stop.cancel();
     life.tasks.close();

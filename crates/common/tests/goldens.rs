@@ -1,6 +1,7 @@
 //! Every message as it stands on the wire. A change here is a change of the protocol: it needs a line in the CHANGELOG, and either
 //! a default for what an older peer does not send, or another major version.
 
+use chrono::DateTime;
 use drover_common::fault::Fault;
 use drover_common::host::HostInventory;
 use drover_common::ids::{Attempt, HostName, Incarnation, MessageId, MigrationId, PowerActionId, RequestId, Revision, ServerId};
@@ -223,6 +224,31 @@ fn piece() -> ImagePiece {
     ImagePiece { extents: vec![Extent { offset: 2 << 20, content: b"meta_data.json".to_vec() }], next: Some(3 << 20) }
 }
 
+fn peer() -> Peer {
+    Peer { host: host("h2"), address: "192.0.2.2".to_owned(), migration_port: Some(49215) }
+}
+
+fn diagnosis() -> HostDiagnosis {
+    HostDiagnosis {
+        release: "0.1.0".to_owned(),
+        clock: DateTime::UNIX_EPOCH,
+        here: Peer { host: host("h1"), address: "192.0.2.1".to_owned(), migration_port: Some(49215) },
+        libvirt_up: true,
+        tcp_syn_retries: Some(6),
+        certificates: vec![Certificate {
+            path: "/etc/drover/cert.pem".to_owned(),
+            not_after: Some(DateTime::UNIX_EPOCH),
+            problem: None,
+        }],
+        instances: Some(Mount {
+            path: "/var/lib/libvirt/images".to_owned(),
+            file_system: "nfs4".to_owned(),
+            source: "nas:/guests".to_owned(),
+        }),
+        reach: vec![Reach { host: host("h2"), problem: Some("libvirt at 192.0.2.2 port 16509: refused".to_owned()) }],
+    }
+}
+
 fn clean_up(authority: Authority) -> CleanUp {
     CleanUp {
         migration: MigrationId(7),
@@ -269,6 +295,7 @@ fn messages_to_a_compute_agent() {
         ToCompute::DiscardGuest(of()),
         ToCompute::Power(PowerOrder { id: PowerActionId(9), server, action: PowerAction::RebootSoft }),
         ToCompute::ReportDomains,
+        ToCompute::Diagnose(Diagnose { peers: vec![peer()] }),
     ];
     for message in messages {
         let name = message.name();
@@ -315,6 +342,7 @@ fn messages_to_a_conductor() {
         ToConductor::Progress(ProgressReport { of: of(), progress }),
         ToConductor::Decided(DecisionReport { of: of(), decision }),
         ToConductor::Report(report),
+        ToConductor::Diagnose,
     ];
     for message in messages {
         let name = message.name();
@@ -352,6 +380,13 @@ fn answers() {
     assert_json_snapshot!("answer.power.done", PowerProgress::Done { report: domains() });
     let fault = Fault::power_action(PowerAction::Stop, "libvirt on h1: no");
     assert_json_snapshot!("answer.power.failed", PowerProgress::Failed { fault, report: None });
+    assert_json_snapshot!("answer.diagnose.host", diagnosis());
+    let hosts = vec![
+        Diagnosed { host: host("h1"), clock_ahead_ms: Some(-3), diagnosis: Some(diagnosis()), problem: None },
+        Diagnosed { host: host("h3"), clock_ahead_ms: None, diagnosis: None, problem: Some("no answer".to_owned()) },
+    ];
+    let fleet = FleetDiagnosis { release: "0.1.0".to_owned(), clock: DateTime::UNIX_EPOCH, hosts };
+    assert_json_snapshot!("answer.diagnose.fleet", fleet);
     assert_json_snapshot!("answer.fault", Fault::precheck("no"));
 }
 

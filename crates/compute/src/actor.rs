@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
+use crate::metrics;
 
 /// Commands that wait for an actor. The same command twice is one; more than a few is a defect elsewhere.
 const INBOX_LENGTH: usize = 8;
@@ -93,6 +94,7 @@ impl Actors {
         let (commands, inbox) = mpsc::channel(INBOX_LENGTH);
         let superseded = CancellationToken::new();
         let handle = Handle { of, commands, superseded: superseded.clone() };
+        metrics::in_hand(1.0);
         if let Some(old) = table.insert(of.server, handle) {
             old.superseded.cancel();
         }
@@ -124,6 +126,7 @@ impl Actors {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        metrics::in_hand(-1.0);
         let mut table = lock(&self.table);
         if table.get(&self.of.server).is_some_and(|handle| handle.of == self.of) {
             table.remove(&self.of.server);

@@ -10,19 +10,22 @@ use std::time::{Duration, Instant};
 use drover_common::bus::{Incoming, Sender};
 use drover_common::fault::Fault;
 use drover_common::rpc::latest::{OfAttempt, ToCompute};
+use drover_common::telemetry;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, debug, field, info_span, warn};
 
 use crate::actor::Command;
 use crate::context::Context;
 use crate::migration::{carried, destination, discard, post, power, recover, rollback, source};
-use crate::{announce, domains, facts, power as power_actions, prechecks, registration};
+use crate::{announce, doctor, domains, facts, metrics, power as power_actions, prechecks, registration};
 
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Works until the process is told to stop. Migrations under way go on in libvirt.
 pub async fn serve(ctx: Arc<Context>, mut inbox: mpsc::Receiver<Incoming>) {
+    metrics::begin();
+    ctx.life.spawn(metrics::watch_libvirt(Arc::clone(&ctx)));
     ctx.life.spawn(registration::keep_registered(Arc::clone(&ctx)));
     ctx.life.spawn(domains::keep_reporting(Arc::clone(&ctx)));
     ctx.life.spawn(announce::keep_announcing(Arc::clone(&ctx)));
@@ -52,10 +55,12 @@ async fn take(ctx: Arc<Context>, incoming: Incoming) {
     };
     let kind = envelope.message.name();
     let request = envelope.request_id.as_ref().map(ToString::to_string);
-    let span = info_span!("message", kind, request.id = request);
+    let span = info_span!("message", kind, request.id = request, trace.id = field::Empty);
+    telemetry::join(&span, envelope.traceparent.as_deref());
     let begin = Instant::now();
     tokio::select! {
         () = handle(&ctx, incoming, envelope.message).instrument(span) => {
+            metrics::handled(kind, begin.elapsed());
             debug!(kind, took_ms = begin.elapsed().as_secs_f64() * 1e3, "message handled");
         }
         () = last_moment(&ctx) => debug!(kind, "message not finished: the agent ends"),
@@ -108,6 +113,7 @@ async fn handle(ctx: &Arc<Context>, incoming: Incoming, message: ToCompute) {
         ToCompute::SuspendGuest(of) => answer(ctx, incoming, power::suspend_guest(ctx, of)).await,
         ToCompute::DiscardGuest(of) => answer(ctx, incoming, discard::discard_guest(ctx, of)).await,
         ToCompute::Power(order) => answer(ctx, incoming, power_actions::power(ctx, order)).await,
+        ToCompute::Diagnose(question) => answer(ctx, incoming, doctor::diagnose(ctx, &question)).await,
         ToCompute::ReportDomains => {
             ctx.domains.request();
             incoming.ack().await;

@@ -71,6 +71,8 @@ pub struct Options {
     pub reserved_host_disk_bytes: u64,
     /// Do not compare CPUs on the destination.
     pub skip_cpu_compare_on_dest: bool,
+    /// The certificates that the agent itself uses.
+    pub certificates: Vec<PathBuf>,
 }
 
 impl Options {
@@ -129,6 +131,7 @@ impl Options {
             instances_path: libvirt.instances_path.clone(),
             reserved_host_disk_bytes: u64::from(default.reserved_host_disk_mb) << 20,
             skip_cpu_compare_on_dest: config.workarounds.skip_cpu_compare_on_dest,
+            certificates: config.oslo_messaging_rabbit.ssl_cert_file.iter().cloned().collect(),
         })
     }
 

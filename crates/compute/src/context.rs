@@ -11,6 +11,7 @@ use crate::actor::Actors;
 use crate::announce::Expected;
 use crate::arrivals::Arrivals;
 use crate::config::Options;
+use crate::doctor::OfferedPort;
 use crate::domains::Domains;
 use crate::driver::Driver;
 use crate::inventory;
@@ -54,6 +55,8 @@ pub struct Context {
     pub capabilities: CapabilityCache,
     /// Reports about domains.
     pub domains: Domains,
+    /// For other hosts' tries to reach this one.
+    pub offered_port: OfferedPort,
     inventory: Mutex<Option<HostInventory>>,
     host_cpu: Mutex<Option<String>>,
     qemu: Mutex<Option<Qemu>>,
@@ -78,6 +81,7 @@ impl Context {
             digests: Digests::default(),
             capabilities: CapabilityCache::default(),
             domains: Domains::default(),
+            offered_port: OfferedPort::default(),
             inventory: Mutex::default(),
             host_cpu: Mutex::default(),
             qemu: Mutex::default(),

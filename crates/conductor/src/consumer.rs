@@ -4,6 +4,7 @@
 //! A failed database makes it come again; a message that cannot be read is answered, logged and put away.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use drover_common::bus::{Incoming, Sender};
 use drover_common::fault::Fault;
@@ -13,10 +14,10 @@ use drover_common::rpc::latest::ToConductor;
 use drover_common::telemetry;
 use drover_store::StoreError;
 use tokio::sync::{Semaphore, mpsc};
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, debug, field, info_span, warn};
 
-use crate::Conductor;
 use crate::dispatch::{self, Kind};
+use crate::{Conductor, metrics};
 
 /// What is to be done with a message after its handler.
 pub(crate) enum Done {
@@ -67,9 +68,17 @@ impl Conductor {
             }
         };
         let name = envelope.message.name();
-        let span =
-            info_span!("conductor.message", kind = name, request.id = envelope.request_id.as_ref().map(tracing::field::display));
-        match Box::pin(self.handle(&incoming, envelope)).instrument(span).await {
+        let span = info_span!(
+            "conductor.message",
+            kind = name,
+            request.id = envelope.request_id.as_ref().map(tracing::field::display),
+            trace.id = field::Empty
+        );
+        telemetry::join(&span, envelope.traceparent.as_deref());
+        let began = Instant::now();
+        let done = Box::pin(self.handle(&incoming, envelope)).instrument(span).await;
+        metrics::handled(name, began.elapsed());
+        match done {
             Done::Yes => incoming.ack().await,
             Done::Again(error) => {
                 warn!(error = telemetry::chain(&error), kind = name, "message put back");
@@ -90,6 +99,7 @@ impl Conductor {
                 Ok(Kind::Cold) => self.refuse(message.migration, Fault::not_implemented("cold migration")).await,
                 Err(fault) => self.refuse(message.migration, fault).await,
             },
+            (Sender::Control, ToConductor::Diagnose) => self.diagnose(reply_to.as_ref()).await,
             (Sender::Agent(host), ToConductor::HostUp(up)) => self.host_up(host, up, reply_to.as_ref()).await,
             (Sender::Agent(host), ToConductor::Heartbeat { incarnation }) => {
                 self.heartbeats.note(host, incarnation);

@@ -14,11 +14,11 @@ use drover_common::telemetry;
 use drover_store::migrations::{Migration, lease};
 use drover_store::{StoreError, commit};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info_span, warn};
+use tracing::{Instrument, debug, error, field, info_span, warn};
 
-use crate::Conductor;
 use crate::consumer::Done;
 use crate::recovery::plan::{Facts, Known, Next, View, plan};
+use crate::{Conductor, metrics};
 
 /// What a report brought along: spares a question, if the row is still the one that it speaks of.
 pub(crate) struct News {
@@ -68,7 +68,15 @@ impl Conductor {
         let me = Incarnation::random();
         match self.take_lease(id, me).await {
             Ok(Some(row)) => {
-                let span = info_span!("conductor.drive", migration.id = %id, server.id = %row.server, request.id = %row.request_id);
+                let span = info_span!(
+                    parent: None,
+                    "conductor.drive",
+                    migration.id = %id,
+                    server.id = %row.server,
+                    request.id = %row.request_id,
+                    trace.id = field::Empty
+                );
+                telemetry::join(&span, row.traceparent.as_deref());
                 let conductor = Arc::clone(self);
                 let drive = async move {
                     conductor.drive(row, me, news).await;
@@ -110,7 +118,10 @@ impl Conductor {
         let keeper = tokio::spawn(Arc::clone(&self).keep_lease(id, me, lost.clone(), aborted.clone()));
         tokio::select! {
             biased;
-            () = lost.cancelled() => warn!("lease lost: another conductor goes on"),
+            () = lost.cancelled() => {
+                metrics::lease_lost();
+                warn!("lease lost: another conductor goes on");
+            }
             () = Box::pin(self.decide_and_act(row, me, news, aborted)) => {}
         }
         keeper.abort();

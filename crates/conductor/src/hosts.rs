@@ -15,9 +15,9 @@ use drover_store::{StoreError, Transaction, commit, debts, hosts, services};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::Conductor;
 use crate::adoption::{self, Decision};
 use crate::consumer::Done;
+use crate::{Conductor, metrics};
 
 /// Heartbeats since the last write; one statement writes them all.
 #[derive(Default)]
@@ -197,6 +197,7 @@ impl Conductor {
                         findings::resolve(tx, &[FindingKind::OwnershipConflict], domain.server, Some(host)).await?;
                     }
                     if findings::raise(tx, kind, domain.server, host, &details).await? {
+                        metrics::found(kind);
                         warn!(host = %host, server.id = %domain.server, kind = %kind, "{details}");
                     }
                 }

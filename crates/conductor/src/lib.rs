@@ -16,6 +16,8 @@
 //! | [`power`] | pause, start, stop, reboot, delete |
 //! | [`reports`] | what agents say of a copy |
 //! | [`hosts`], [`adoption`] | what agents say of their hosts and domains |
+//! | [`diagnosis`] | what agents say of their hosts when `drover doctor` asks |
+//! | [`metrics`] | what is counted, and the fleet in numbers |
 //! | [`notifications`] | Nova's versioned notifications, best effort |
 //! | [`sweeps`] | timers: outbox, heartbeats, debts, rows without a driver |
 
@@ -24,10 +26,12 @@ mod agents;
 mod bandwidth;
 mod consumer;
 mod debts;
+mod diagnosis;
 mod dispatch;
 mod drive;
 mod grants;
 mod hosts;
+mod metrics;
 mod notifications;
 mod outbox_publisher;
 mod power;
@@ -100,6 +104,7 @@ impl Conductor {
 
     /// Takes messages and sweeps, until it is told to stop.
     pub async fn serve(self: &Arc<Self>, inbox: mpsc::Receiver<bus::Incoming>) {
+        metrics::begin(&self.settings.limits);
         self.sweep_all();
         self.life.ready();
         Arc::clone(self).consume(inbox).await;

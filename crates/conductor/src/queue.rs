@@ -10,8 +10,8 @@ use drover_store::migrations::{Migration, advance};
 use drover_store::{StoreError, commit, line};
 use tracing::warn;
 
-use crate::Conductor;
 use crate::drive::Step;
+use crate::{Conductor, metrics};
 
 /// When a queued row is looked at although no slot got free: the net below the events.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
@@ -24,9 +24,12 @@ impl Conductor {
         if !turn.contains(&row.id) {
             return Ok(Step::Wait(row.waiting_for.clone().unwrap_or_else(|| "a free slot".to_owned()), LOOK_AGAIN));
         }
-        let step = Step::written(advance(&mut tx, row, Event::SlotFreed, |_| ()).await?);
+        let after = advance(&mut tx, row, Event::SlotFreed, |_| ()).await?;
         commit(tx).await?;
-        Ok(step)
+        if let Some(after) = &after {
+            metrics::left_queue(row, after);
+        }
+        Ok(Step::written(after))
     }
 
     /// A slot got free: wakes those whose turn it is.

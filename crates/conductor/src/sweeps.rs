@@ -8,7 +8,7 @@ use drover_store::{StoreError, services};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::Conductor;
+use crate::{Conductor, metrics};
 
 /// Heartbeats are collected this long: one statement for all hosts.
 const HEARTBEAT_BATCH: Duration = Duration::from_secs(1);
@@ -57,6 +57,9 @@ impl Conductor {
         self.at_intervals(HEARTBEAT_BATCH, |conductor| async move { logged("heartbeats", conductor.write_heartbeats().await) });
         self.at_intervals(self.settings.report_interval, |conductor| async move {
             logged("own heartbeat", conductor.say_that_we_are_here().await);
+        });
+        self.at_intervals(metrics::FLEET_EVERY, |conductor| async move {
+            logged("metrics", conductor.look_at_the_fleet().await);
         });
         self.at_intervals(DEBTS, |conductor| async move { conductor.pay_debts(None).await });
     }

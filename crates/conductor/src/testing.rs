@@ -71,6 +71,7 @@ pub(crate) fn migration(status: MigrationStatus, source: &str, destination: Opti
         switched_over_at: None,
         ended_at: None,
         updated_at: None,
+        traceparent: None,
     }
 }
 

@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 
 use crate::error::StoreError;
 use crate::line::{self, free};
+use crate::pause::Pause;
 use crate::server_groups;
 
 /// How much may be under way, 0 meaning any number, and how far a host may be promised.
@@ -104,7 +105,8 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
                   (SELECT count(*) FROM claims WHERE source_host = $2) AS "outgoing!",
                   (SELECT count(*) FROM claims WHERE dest_host = $1) AS "incoming!",
                   (SELECT count(*) FROM claims) AS "fleet!",
-                  EXISTS (SELECT FROM migrations WHERE queued_at IS NOT NULL AND id <> $4) AS "line!"
+                  EXISTS (SELECT FROM migrations WHERE queued_at IS NOT NULL AND id <> $4) AS "line!",
+                  (SELECT reason FROM pause) AS pause_reason, (SELECT paused_by FROM pause) AS paused_by
            FROM compute_nodes n WHERE n.host = $1"#,
         claim.destination.as_str(),
         claim.source.as_str(),
@@ -115,6 +117,10 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
     .await
     .map_err(StoreError::query("claims.take"))?;
     let Some(row) = row else { return Ok(Claimed::NoHost) };
+    if let Some(by) = &row.paused_by {
+        let why = Pause::waiting_for(by, row.pause_reason.as_deref().unwrap_or_default());
+        return Ok(Claimed::NoSlot(NoSlot { why, at_destination: false }));
+    }
     if let Some(missing) = missing_slot(claim, limits, [row.outgoing, row.incoming, row.fleet], Whose::Claimed) {
         return Ok(Claimed::NoSlot(missing));
     }

@@ -73,6 +73,19 @@ pub struct Hypervisor {
     pub state: HostState,
 }
 
+/// What runs guests on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versions {
+    /// Its name.
+    pub host: HostName,
+    /// For instance `QEMU`.
+    pub hypervisor_type: String,
+    /// major * 1,000,000 + minor * 1,000 + release.
+    pub hypervisor_version: i32,
+    /// The same form.
+    pub libvirt_version: i32,
+}
+
 /// Why a host that introduces itself is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotThisHost {
@@ -275,4 +288,18 @@ pub async fn hypervisors(conn: &mut PgConnection, down_time: Duration) -> Result
         })
     });
     Ok(found.collect())
+}
+
+/// What runs guests on each host, in the order of their names.
+pub async fn versions(conn: &mut PgConnection) -> Result<Vec<Versions>, StoreError> {
+    let rows = sqlx::query!("SELECT host, hypervisor_type, hypervisor_version, libvirt_version FROM compute_nodes ORDER BY host")
+        .fetch_all(conn)
+        .await
+        .map_err(StoreError::query("hosts.versions"))?;
+    let read = rows.into_iter().map(|row| {
+        let host = HostName::new(row.host.clone()).map_err(BadValue::from).map_err(StoreError::row("compute_nodes", row.host))?;
+        let (hypervisor_version, libvirt_version) = (row.hypervisor_version, row.libvirt_version);
+        Ok(Versions { host, hypervisor_type: row.hypervisor_type, hypervisor_version, libvirt_version })
+    });
+    read.collect()
 }

@@ -17,11 +17,13 @@ pub mod claims;
 pub mod debts;
 pub mod error;
 pub mod findings;
+pub mod fleet;
 pub mod hosts;
 pub mod key_pairs;
 pub mod line;
 pub mod migrations;
 pub mod outbox;
+pub mod pause;
 pub mod power;
 pub mod server_groups;
 pub mod servers;
@@ -32,7 +34,7 @@ use std::time::Duration;
 use drover_common::config::DatabaseSection;
 use sqlx::Connection;
 pub use sqlx::PgConnection;
-use sqlx::migrate::{Migrate, MigrateError};
+use sqlx::migrate::{AppliedMigration, Migrate, MigrateError};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use error::StoreError;
@@ -113,6 +115,13 @@ impl Store {
         taken.map_err(StoreError::Migrate)
     }
 
+    /// Steps of the schema that were not taken yet.
+    pub async fn steps_missing(&self) -> Result<Vec<String>, StoreError> {
+        let mut conn = self.connection().await?;
+        let taken = conn.list_applied_migrations(&MIGRATOR.table_name).await.map_err(StoreError::Migrate)?;
+        Ok(steps_but(&taken))
+    }
+
     /// Begins a transaction whose commit returns before the disk has it: for what is worth nothing after a crash of the database, such as a
     /// lease.
     pub async fn begin_unsynced(&self) -> Result<Transaction, StoreError> {
@@ -123,6 +132,12 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await.map_err(StoreError::query("ping"))?;
         Ok(())
+    }
+
+    /// Connections that are open: (idle, in use).
+    pub fn connections(&self) -> (usize, usize) {
+        let idle = self.pool.num_idle();
+        (idle, usize::try_from(self.pool.size()).unwrap_or(0).saturating_sub(idle))
     }
 
     /// A connection for statements that each stand alone.
@@ -143,8 +158,13 @@ async fn take_steps(conn: &mut PgConnection) -> Result<Vec<String>, MigrateError
         .fetch_one(&mut *conn)
         .await?;
     MIGRATOR.run(&mut *conn).await?;
-    let new = MIGRATOR.iter().filter(|step| before.iter().all(|applied| applied.version != step.version));
-    Ok(new.map(|step| format!("{} {}", step.version, step.description)).collect())
+    Ok(steps_but(&before))
+}
+
+/// The schema's steps without these.
+fn steps_but(taken: &[AppliedMigration]) -> Vec<String> {
+    let others = MIGRATOR.iter().filter(|step| taken.iter().all(|applied| applied.version != step.version));
+    others.map(|step| format!("{} {}", step.version, step.description)).collect()
 }
 
 /// Commits.

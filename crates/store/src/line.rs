@@ -88,7 +88,7 @@ pub fn serve(line: &[Waiting], taken: &mut Taken, limits: &Limits) -> Vec<Migrat
     turns
 }
 
-/// Queued migrations whose turn it is, the first in line first.
+/// Queued migrations whose turn it is, the first in line first; none in a pause ([`crate::pause`]).
 pub async fn whose_turn(conn: &mut PgConnection, limits: &Limits) -> Result<Vec<MigrationId>, StoreError> {
     let line = read(conn, None).await?;
     if line.iter().all(|waiting| !waiting.queued) {
@@ -120,12 +120,13 @@ async fn taken(conn: &mut PgConnection) -> Result<Taken, StoreError> {
     Ok(taken)
 }
 
-/// The line in its order; with `of` only those who go before that migration, whether or not it stands in line itself.
+/// The line in its order, empty in a pause; with `of` only those who go before that migration, whether or not it stands in line itself.
 async fn read(conn: &mut PgConnection, of: Option<MigrationId>) -> Result<Vec<Waiting>, StoreError> {
     let rows = sqlx::query!(
         r#"SELECT l.id, l.source_compute, l.slot_hosts, l.status = 'queued' AS "queued!"
            FROM migrations l LEFT JOIN migrations me ON me.id = $1
            WHERE l.queued_at IS NOT NULL
+             AND ($1::bigint IS NOT NULL OR NOT EXISTS (SELECT FROM pause))
              AND ($1::bigint IS NULL OR l.id <> me.id AND (l.status <> 'queued' OR l.priority > me.priority
                                                            OR l.priority = me.priority AND l.id < me.id))
            ORDER BY l.priority DESC, l.id"#,

@@ -16,6 +16,7 @@ use drover_common::ids::{HostName, MigrationId, ServerId};
 use drover_common::migration::MigrationStatus;
 use drover_common::rpc::latest::{MigrateServer, ToConductor};
 use drover_common::server::{TaskState, VmState};
+use drover_common::telemetry;
 use drover_store::actions::{self, names};
 use drover_store::audit;
 use drover_store::line;
@@ -27,6 +28,7 @@ use super::prechecks::Expected;
 use super::{busy, outbox};
 use crate::context::Asked;
 use crate::error::ApiError;
+use crate::metrics;
 use crate::servers::state::Verb;
 use crate::state::AppState;
 
@@ -92,6 +94,7 @@ pub(crate) async fn accept(
     let expected = wish.wait.then(|| app.waiters().expect(id));
     commit(tx).await?;
     outbox::publish(app, promised);
+    metrics::accepted();
     tracing::info!(migration.id = %id, server.id = %server.uuid, host = %server.host, destination, "migration accepted");
     Ok(expected)
 }
@@ -117,6 +120,7 @@ async fn insert(
         project_id: caller.project_id.clone(),
         request_id: asked.request_id.clone(),
         action,
+        traceparent: telemetry::traceparent(),
         reply_to: wish.wait.then(|| app.bus().own_address().to_string()),
     };
     migrations::insert(tx, &new).await

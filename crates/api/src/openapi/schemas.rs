@@ -20,6 +20,7 @@ pub(super) fn body(handler: &str) -> Vec<Value> {
         "aggregates::update" => &aggregates::schema::UPDATE,
         "extension::keep::run" => &extension::keep::SCHEMA,
         "extension::migrations::update" => &extension::migrations::PRIORITY,
+        "extension::pause::begin" => &extension::pause::BODY,
         "extension::placement::update" => &extension::placement::BODY,
         "keypairs::create" => &keypairs::CREATE,
         "metadata::create" | "metadata::update_all" => &servers::metadata::ALL,

@@ -1,14 +1,17 @@
 //! `/drover/v1`.
 
+use chrono::DateTime;
+use drover_common::doctor::Facts;
 use drover_common::fault::Fault;
 use drover_common::migration::{Event, JobResult, Progress};
+use drover_common::rpc::latest::{Diagnosed, FleetDiagnosis, ToConductor};
 use drover_store::findings::{self, FindingKind};
 use drover_store::migrations::{self, Refusal};
 use http::Method;
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::fixture::{Cloud, golden, host_name, server_id};
+use crate::fixture::{Cloud, golden, host_name, server_id, to_conductor};
 
 #[sqlx::test(migrator = "drover_store::MIGRATOR")]
 async fn everything_known_of_a_migration_is_told(pool: PgPool) {
@@ -130,4 +133,57 @@ async fn the_queue_is_told_in_its_order_and_a_priority_changes_it(pool: PgPool) 
     cloud.advance(ids[1], Event::Aborted, |_| {}).await;
     let over = format!("409 conflictingRequest: Migration {} is cancelled: its priority does not matter any more.", ids[1]);
     set("admin", json!({"priority": 7})).await.assert_refusal(&over);
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn an_operator_holds_back_new_migrations_and_lets_them_go_on(pool: PgPool) {
+    let cloud = Cloud::with_a_server(pool).await;
+    let path = "/drover/v1/pause";
+    let put = async |body| cloud.ask(Method::PUT, "2.1", path, Some(&body)).await;
+    assert_eq!(cloud.get("2.1", path).await.json(), json!({"pause": null}));
+    cloud
+        .ask(Method::DELETE, "2.1", path, None)
+        .await
+        .assert_refusal("404 itemNotFound: New migrations are not held back: there is no pause to end.");
+    let begun = put(json!({"pause": {"reason": "new switches"}})).await.json();
+    assert_eq!((&begun["pause"]["reason"], &begun["pause"]["paused_by"]), (&json!("new switches"), &json!("admin")));
+    let again = put(json!({"pause": {"reason": "and new cables"}})).await.json();
+    assert_eq!((&again["pause"]["since"], &again["pause"]["reason"]), (&begun["pause"]["since"], &json!("and new cables")));
+    cloud.live_migrate(server_id(1), Some("h2")).await.assert_empty(202);
+    assert_eq!(put(json!({"pause": {}})).await.status, 400);
+    cloud.ask(Method::DELETE, "2.1", path, None).await.assert_empty(204);
+    assert_eq!(cloud.get("2.1", path).await.json(), json!({"pause": null}));
+    for method in [Method::GET, Method::DELETE] {
+        let member = cloud.ask_as("alice:p1", method, "2.1", path, None).await;
+        member.assert_refusal("403 forbidden: Policy doesn't allow drover:pause to be performed.");
+    }
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn the_doctor_is_told_what_database_and_agents_know(pool: PgPool) {
+    let cloud = Cloud::with_a_server(pool).await;
+    let path = "/drover/v1/doctor";
+    let ask = async || -> Facts { serde_json::from_value(cloud.get("2.1", path).await.json()["doctor"].take()).unwrap() };
+    let alone = ask().await;
+    assert_eq!(alone.conductor.problem.as_deref(), Some("nobody listens at conductor"));
+    assert!(alone.database.steps_missing.is_empty() && alone.pause.is_none());
+    let hosts: Vec<(&str, bool, i32)> = alone.hosts.iter().map(|h| (h.host.as_str(), h.up, h.libvirt_version)).collect();
+    assert_eq!(hosts, [("h1", true, 9_000_000), ("h2", true, 9_000_000)]);
+
+    let (bus, mut inbox) = cloud.conductor();
+    tokio::spawn(async move {
+        while let Some(incoming) = inbox.recv().await {
+            assert_eq!(to_conductor(&incoming), ToConductor::Diagnose);
+            let problem = Some("its agent did not answer".to_owned());
+            let hosts = vec![Diagnosed { host: host_name("h2"), clock_ahead_ms: Some(7), diagnosis: None, problem }];
+            let fleet = FleetDiagnosis { release: "0.1.0".to_owned(), clock: DateTime::UNIX_EPOCH, hosts };
+            bus.reply(incoming.reply_to().as_ref(), Ok(fleet)).await;
+        }
+    });
+    let told = ask().await;
+    assert!(told.conductor.problem.is_none() && told.conductor.clock_ahead_ms.unwrap() < -1_000_000, "{:?}", told.conductor);
+    let h2 = &told.hosts[1];
+    assert_eq!((h2.clock_ahead_ms, h2.problem.as_deref()), (Some(7), Some("its agent did not answer")));
+    let member = cloud.ask_as("alice:p1", Method::GET, "2.1", path, None).await;
+    member.assert_refusal("403 forbidden: Policy doesn't allow drover:doctor to be performed.");
 }

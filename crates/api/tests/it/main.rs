@@ -18,6 +18,7 @@ mod live_migrate;
 mod live_migrate_legacy;
 mod locks;
 mod migrations;
+mod observed;
 mod openapi;
 mod power;
 mod prechecks;

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::fault::Fault;
 use crate::ids::{HostName, Incarnation, MessageId};
+use crate::metrics::DEPENDENCY_UP;
 use crate::names;
 use crate::rpc::Envelope;
 use crate::rpc::envelope::{MAX_MESSAGE_BYTES, VERSION, Version, decode};
@@ -294,11 +295,13 @@ impl Inbox {
     pub fn set_connected(&self) {
         *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.connected.send_modify(|count| *count += 1);
+        DEPENDENCY_UP.set(["broker"], 1.0);
     }
 
     /// The connection is gone: no answer will come any more.
     pub fn set_disconnected(&self) {
         self.lock().clear();
+        DEPENDENCY_UP.set(["broker"], 0.0);
     }
 
     /// Begins to wait for the answer to a question.

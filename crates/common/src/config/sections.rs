@@ -1,6 +1,6 @@
 //! The options in types. Their meanings and units stand in `deploy/config/drover.toml`, once.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,6 +51,10 @@ pub struct Config {
     pub workarounds: WorkaroundsSection,
     /// `[log]`
     pub log: LogSection,
+    /// `[metrics]`
+    pub metrics: MetricsSection,
+    /// `[tracing]`
+    pub tracing: TracingSection,
 }
 
 /// `[DEFAULT]`
@@ -302,6 +306,23 @@ pub enum LogFormat {
     Json,
 }
 
+/// `[metrics]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsSection {
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[tracing]`
+#[expect(missing_docs, reason = "documented once, in deploy/config/drover.toml")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TracingSection {
+    pub otlp_endpoint: Option<String>,
+    pub sampling_ratio: f64,
+}
+
 impl Config {
     /// What types cannot say. Flags are checked by the compute agent, filters by the conductor, which know their names.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -356,6 +377,7 @@ impl Config {
                 return Err(ConfigError::not_allowed(option, ratio, "a number above 0"));
             }
         }
+        self.tracing.check()?;
         Ok(())
     }
 
@@ -372,6 +394,20 @@ impl Config {
     /// How long a host may take to answer.
     pub fn rpc_response_timeout(&self) -> Duration {
         Duration::from_secs(self.default.rpc_response_timeout)
+    }
+}
+
+impl TracingSection {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(0.0..=1.0).contains(&self.sampling_ratio) {
+            return Err(ConfigError::not_allowed("[tracing] sampling_ratio", self.sampling_ratio, "0.0 to 1.0"));
+        }
+        match &self.otlp_endpoint {
+            Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                Err(ConfigError::not_allowed("[tracing] otlp_endpoint", url, "a URL, for instance http://127.0.0.1:4318/v1/traces"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

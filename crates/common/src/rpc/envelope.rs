@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::ids::{MessageId, RequestId};
+use crate::telemetry;
 
 /// No message may be larger: a domain's XML with a generous margin.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -84,13 +85,13 @@ pub struct Envelope<M> {
 }
 
 impl<M> Envelope<M> {
-    /// An envelope with a new id around `message`.
+    /// An envelope with a new id around `message`, in the trace of the span that is entered now.
     pub fn new(message: M) -> Self {
         Self {
             version: VERSION,
             message_id: MessageId::random(),
             request_id: None,
-            traceparent: None,
+            traceparent: telemetry::traceparent(),
             context: UserContext::default(),
             message,
         }

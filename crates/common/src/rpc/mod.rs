@@ -17,6 +17,7 @@ pub mod latest {
     pub use super::v1::api::*;
     pub use super::v1::compute::*;
     pub use super::v1::conductor::*;
+    pub use super::v1::doctor::*;
     pub use super::v1::facts::*;
     pub use super::v1::guest::*;
     pub use super::v1::image::*;

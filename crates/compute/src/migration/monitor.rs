@@ -20,13 +20,14 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::outlook::Forecast;
 use super::policy::{Decision, Measure, Policy, Situation};
 use crate::actor::{Command, Seat};
 use crate::context::Context;
 use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, NO_LIMIT, PauseReason, RunState};
+use crate::metrics::{self, Ended};
 use crate::{grants, reports};
 
 /// The net below libvirt's events.
@@ -123,6 +124,8 @@ pub struct Monitor {
     job_gone: bool,
     /// An iteration began while a sample was taken.
     look_again: bool,
+    /// Since when the guest stands so that its copy comes to an end.
+    stands_since: Option<Instant>,
 }
 
 impl Monitor {
@@ -148,6 +151,7 @@ impl Monitor {
             next_report: Instant::now() + FIRST_REPORT,
             job_gone: false,
             look_again: false,
+            stands_since: None,
         }
     }
 
@@ -188,6 +192,20 @@ impl Monitor {
     /// Whether it was this agent that took the migration back.
     pub fn took_it_back(&self) -> bool {
         self.course == Course::TakenBack
+    }
+
+    /// How the call that returned ended, for the count.
+    pub fn how_it_ended(&self, succeeded: bool) -> Ended {
+        match (succeeded, self.took_it_back()) {
+            (true, _) => Ended::Succeeded,
+            (false, true) => Ended::TakenBack,
+            (false, false) => Ended::Failed,
+        }
+    }
+
+    /// How long the guest has stood for its copy's sake; none if it was not stopped for that.
+    pub fn stood_for(&self) -> Option<Duration> {
+        self.stands_since.map(|since| since.elapsed())
     }
 
     /// Why, if it was the policy that had it taken back and nobody's wish.
@@ -306,6 +324,9 @@ impl Monitor {
     fn take_progress(&mut self, mut progress: Progress) {
         if self.course == Course::Copying {
             let decisions = self.policy.decide(&Situation::of(&progress, self.downtime_ms));
+            if self.policy.take_stall() {
+                metrics::stalled();
+            }
             for decision in decisions {
                 self.follow(decision, &progress);
             }
@@ -337,6 +358,7 @@ impl Monitor {
             Measure::Wait => {}
         }
         if !self.told.contains(&decision) {
+            metrics::decided(*measure);
             self.tell_at(progress.elapsed_ms, &shown(*measure, self.may_post_copy), why.clone());
             self.told.push(decision);
         }
@@ -352,7 +374,8 @@ impl Monitor {
         let decision = Told { elapsed_ms, what: what.to_owned(), why };
         let message = ToConductor::Decided(DecisionReport { of: self.of, decision });
         let (ctx, of) = (Arc::clone(&self.ctx), self.of);
-        tokio::spawn(async move { reports::deliver(&ctx, of.migration, message, &ctx.life.stop).await });
+        let deliver = async move { reports::deliver(&ctx, of.migration, message, &ctx.life.stop).await };
+        tokio::spawn(deliver.in_current_span());
     }
 
     fn send(&mut self, progress: Progress) {
@@ -472,7 +495,10 @@ impl Monitor {
         match (doing, result) {
             (Doing::Abort, Ok(())) => self.course = Course::TakenBack,
             (Doing::ForceComplete, Ok(())) if self.may_post_copy => self.course = Course::PostCopy,
-            (Doing::ForceComplete, Ok(())) => self.course = Course::StandingStill,
+            (Doing::ForceComplete, Ok(())) => {
+                self.course = Course::StandingStill;
+                self.stands_since = Some(Instant::now());
+            }
             (Doing::SetDowntime(milliseconds), Ok(())) => {
                 debug!(migration.id = %migration, downtime_ms = milliseconds, "downtime set");
                 self.downtime_ms = Some(milliseconds);

@@ -28,8 +28,8 @@ use crate::driver::{DriverError, ErrorClass, MigrateCall, PauseReason, RunState,
 use crate::facts;
 use crate::flags::MigrationFlags;
 use crate::grants::{self, NotGranted};
-use crate::reports;
 use crate::stream;
+use crate::{metrics, reports};
 
 /// Between two looks at a guest while libvirt does not answer.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -197,6 +197,7 @@ pub(super) async fn prepare(ctx: &Context, of: OfAttempt, data: &MigrateData) ->
 
 /// Watches a job that an earlier life of the agent started.
 pub async fn watch_attached(ctx: Arc<Context>, mut seat: Seat, mut monitor: Monitor, revision: Option<Revision>) {
+    metrics::adopted();
     info!("watching a migration that an earlier life of the agent started");
     watch_on(&ctx, &mut seat, &mut monitor, revision, None).await;
 }
@@ -248,9 +249,20 @@ pub(super) async fn end(
         ErrorClass::Unavailable => format!("the connection to libvirt broke: {}", error.message),
         _ => error.message,
     });
+    metrics::returned(monitor.how_it_ended(succeeded), took);
+    let stood = monitor.stood_for();
     ctx.ledger.set(of, CallState::Ended { error, taken_back: monitor.why_taken_back() });
     let (facts, account) = tokio::join!(look_at_last(ctx, of), monitor.account(succeeded, Some(took)));
+    if let Some(blackout) = blackout(succeeded, stood, account.as_ref()) {
+        metrics::blackout(blackout);
+    }
     report(ctx, seat, revision, facts, account, None).await;
+}
+
+/// How long the guest ran on neither host: since it was stopped for its copy's sake, else as long as libvirt says.
+fn blackout(arrived: bool, stood: Option<Duration>, account: Option<&JobResult>) -> Option<Duration> {
+    let downtime = account.and_then(|account| account.downtime_ms).and_then(|ms| u64::try_from(ms).ok());
+    arrived.then(|| stood.or(downtime.map(Duration::from_millis)))?
 }
 
 /// Whether libvirt still has the job of a call that broke with its connection.

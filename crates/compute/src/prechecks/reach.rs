@@ -62,19 +62,25 @@ impl Drop for OfferedPort {
     }
 }
 
-/// Listens on one port of libvirt's migration range. From the top down: libvirt takes its ports from the bottom up. None if no port
-/// is free.
+/// Listens on one port of libvirt's migration range until somebody connects, for a short while. None if no port is free.
 pub async fn offer_port(ports: RangeInclusive<u16>) -> Option<OfferedPort> {
+    let (port, listener) = listen(ports).await?;
+    let listening = tokio::spawn(async move {
+        match tokio::time::timeout(LISTEN_FOR, listener.accept()).await {
+            Ok(Ok((_, peer))) => debug!(port, peer = %peer, "migration port was tried"),
+            Ok(Err(error)) => debug!(port, error = %error, "migration port could not be listened on"),
+            Err(_) => debug!(port, "nobody tried the migration port"),
+        }
+    });
+    Some(OfferedPort { port, listening: Some(listening.abort_handle()) })
+}
+
+/// Takes a free port of libvirt's migration range. From the top down: libvirt takes its ports from the bottom up.
+pub async fn listen(ports: RangeInclusive<u16>) -> Option<(u16, TcpListener)> {
     for port in ports.rev() {
-        let Ok(listener) = bind(port).await else { continue };
-        let listening = tokio::spawn(async move {
-            match tokio::time::timeout(LISTEN_FOR, listener.accept()).await {
-                Ok(Ok((_, peer))) => debug!(port, peer = %peer, "migration port was tried"),
-                Ok(Err(error)) => debug!(port, error = %error, "migration port could not be listened on"),
-                Err(_) => debug!(port, "nobody tried the migration port"),
-            }
-        });
-        return Some(OfferedPort { port, listening: Some(listening.abort_handle()) });
+        if let Ok(listener) = bind(port).await {
+            return Some((port, listener));
+        }
     }
     None
 }

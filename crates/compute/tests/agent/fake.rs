@@ -217,6 +217,8 @@ pub(crate) struct Script {
     pub(crate) abort_requested: bool,
     pub(crate) bandwidth_mib: Option<u64>,
     pub(crate) is_silent: bool,
+    /// What was heard, each with the trace that it came in.
+    pub(crate) heard: Vec<(&'static str, Option<String>)>,
 }
 
 /// One agent, its hypervisor, and the conductor that the test plays.
@@ -346,7 +348,9 @@ async fn play_conductor(
 ) {
     while let Some(incoming) = inbox.recv().await {
         let to = incoming.reply_to();
-        match incoming.decode::<ToConductor>().unwrap().message {
+        let Envelope { message, traceparent, .. } = incoming.decode::<ToConductor>().unwrap();
+        script.lock().unwrap().heard.push((message.name(), traceparent));
+        match message {
             ToConductor::HostUp(up) => {
                 let watch = script.lock().unwrap().watch.clone();
                 bus.reply(to.as_ref(), Ok(HostWelcome { watch })).await;

@@ -15,6 +15,7 @@ mod clean_up;
 mod convergence;
 mod fake;
 mod hosts;
+mod observed;
 mod power;
 mod recovery;
 mod storage;

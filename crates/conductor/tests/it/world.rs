@@ -4,19 +4,22 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use drover_common::bus::memory::MemoryBroker;
 use drover_common::bus::{Address, Bus, Incoming};
 use drover_common::config;
+use drover_common::doctor::own_clock;
 use drover_common::host::HostInventory;
 use drover_common::ids::{HostName, Incarnation, MigrationId, RequestId, ServerId};
 use drover_common::lifecycle::Life;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
-    Authority, CallState, CheckSource, DestinationAddresses, DestinationCheck, DomainReport, DomainsReport, Extent, GrantKind,
-    GrantRequest, Granted, GuestDescription, GuestFacts, GuestState, HostFacts, ImagePiece, Marker, MigrateData, MigrateDisk,
-    MigrateServer, MigrationReport, OfAttempt, StorageProbe, ToCompute, ToConductor,
+    Authority, CallState, CheckSource, DestinationAddresses, DestinationCheck, Diagnose, DomainReport, DomainsReport, Extent,
+    GrantKind, GrantRequest, Granted, GuestDescription, GuestFacts, GuestState, HostDiagnosis, HostFacts, ImagePiece, Marker,
+    MigrateData, MigrateDisk, MigrateServer, MigrationReport, OfAttempt, Peer, Reach, StorageProbe, ToCompute, ToConductor,
 };
 use drover_common::server::{Flavor, TaskState, VmState};
+use drover_common::telemetry;
 use drover_conductor::{Conductor, Settings};
 use drover_store::migrations::{self, Migration, NewMigration};
 use drover_store::servers::{self, Observer, Server};
@@ -86,6 +89,11 @@ impl World {
         assert!(migrations::request_abort(&mut conn, migration, "admin").await.unwrap());
         drop(conn);
         self.api.cast(&Address::Conductor, &Envelope::new(ToConductor::Wake { migration })).await.unwrap();
+    }
+
+    /// Asks the conductor, as the API does.
+    pub(crate) async fn ask<R: serde::de::DeserializeOwned>(&self, message: ToConductor) -> R {
+        self.api.call(&Address::Conductor, &Envelope::new(message), SOON).await.unwrap()
     }
 
     pub(crate) async fn server(&self) -> Server {
@@ -249,6 +257,7 @@ pub(crate) async fn accept(
         request_id,
         action,
         reply_to: None,
+        traceparent: telemetry::traceparent(),
     };
     let migration = migrations::insert(&mut tx, &new).await.unwrap();
     commit(tx).await.unwrap();
@@ -282,6 +291,8 @@ struct State {
     disks: Vec<MigrateDisk>,
     /// What was asked about files, in order.
     heard: Vec<String>,
+    /// Each message with the trace that it came in.
+    traces: Vec<(&'static str, Option<String>)>,
 }
 
 impl Agent {
@@ -336,6 +347,11 @@ impl Agent {
         self.state().heard.push(what);
     }
 
+    /// Each message so far, with the trace that it came in.
+    pub(crate) fn traces(&self) -> Vec<(&'static str, Option<String>)> {
+        self.state().traces.clone()
+    }
+
     /// libvirt's call does not return.
     pub(crate) fn stay_in_call(&self) {
         self.state().stays_in_call = true;
@@ -359,7 +375,8 @@ impl Agent {
 
     async fn listen(self, mut inbox: mpsc::Receiver<Incoming>) {
         while let Some(incoming) = inbox.recv().await {
-            let message = incoming.decode::<ToCompute>().unwrap().message;
+            let Envelope { message, traceparent, .. } = incoming.decode::<ToCompute>().unwrap();
+            self.state().traces.push((message.name(), traceparent));
             if self.leaves_unanswered(message.name()) {
                 continue;
             }
@@ -422,9 +439,24 @@ impl Agent {
                 let (incarnation, sequence) = (self.life, state.sequence);
                 json!(DomainsReport { incarnation, sequence, complete: false, domains, gone: Vec::new(), unreadable: Vec::new() })
             }
+            ToCompute::Diagnose(question) => json!(self.diagnosis(question)),
             _ => Value::Null,
         };
         Some(answer)
+    }
+
+    fn diagnosis(&self, question: Diagnose) -> HostDiagnosis {
+        let reached = |peer: Peer| Reach { host: peer.host, problem: None };
+        HostDiagnosis {
+            release: "0.1.0".to_owned(),
+            clock: own_clock() + TimeDelta::hours(1),
+            here: Peer { host: self.host.clone(), address: self.host.to_string(), migration_port: Some(49215) },
+            libvirt_up: true,
+            tcp_syn_retries: Some(6),
+            certificates: Vec::new(),
+            instances: None,
+            reach: question.peers.into_iter().map(reached).collect(),
+        }
     }
 
     fn facts(&self, call: CallState) -> HostFacts {

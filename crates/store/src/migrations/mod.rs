@@ -74,6 +74,8 @@ pub struct NewMigration {
     pub action: i64,
     /// The API process that waits for the prechecks.
     pub reply_to: Option<String>,
+    /// The W3C trace context of the request.
+    pub traceparent: Option<String>,
 }
 
 /// Name of the index that allows one open migration a server; a broken one means that there is another.
@@ -83,8 +85,8 @@ pub const ONE_OPEN_PER_SERVER: &str = "migrations_one_open_per_server";
 pub async fn insert(conn: &mut PgConnection, new: &NewMigration) -> Result<MigrationId, StoreError> {
     let id = sqlx::query_scalar!(
         "INSERT INTO migrations (server_uuid, status, source_compute, dest_compute, requested_host, skip_scheduler, block_migration,
-                                 disk_over_commit, user_id, project_id, request_id, action_id, reply_to)
-         VALUES ($1, 'accepted', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id",
+                                 disk_over_commit, user_id, project_id, request_id, action_id, reply_to, traceparent)
+         VALUES ($1, 'accepted', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id",
         new.server.0,
         new.source.as_str(),
         // A host that bypasses the scheduler shows at once, unless it is the source itself (which a precheck will say).
@@ -98,6 +100,7 @@ pub async fn insert(conn: &mut PgConnection, new: &NewMigration) -> Result<Migra
         new.request_id.as_str(),
         new.action,
         new.reply_to,
+        new.traceparent,
     )
     .fetch_one(conn)
     .await

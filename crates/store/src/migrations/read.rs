@@ -77,6 +77,8 @@ pub struct Migration {
     pub switched_over_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
     pub updated_at: Option<DateTime<Utc>>,
+    /// The trace that it belongs to.
+    pub traceparent: Option<String>,
 }
 
 /// When the sweep looks at a row that nobody said anything else about.
@@ -147,6 +149,7 @@ pub(super) struct Record {
     pub(super) queued_at: Option<DateTime<Utc>>,
     pub(super) slot_hosts: Option<Vec<String>>,
     pub(super) bandwidth_mib: Option<i64>,
+    pub(super) traceparent: Option<String>,
 }
 
 impl Record {
@@ -211,6 +214,7 @@ impl Record {
             switched_over_at: self.switched_over_at,
             ended_at: self.ended_at,
             updated_at: self.updated_at,
+            traceparent: self.traceparent,
         })
     }
 }

@@ -79,6 +79,7 @@ pub(crate) async fn accept(conn: &mut PgConnection, server: ServerId, source: &s
         request_id,
         action,
         reply_to: None,
+        traceparent: None,
     };
     migrations::insert(conn, &new).await
 }

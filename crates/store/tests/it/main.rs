@@ -2,6 +2,7 @@
 
 mod claims;
 mod fixture;
+mod fleet;
 mod hosts;
 mod leases;
 mod listing;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::doctor::Diagnose;
 use super::guest::{DestinationCheck, GuestDescription, MigrateData, StorageProbe};
 use super::image::ImagePiece;
 use super::power::PowerOrder;
@@ -56,6 +57,8 @@ pub enum ToCompute {
     Power(PowerOrder),
     /// Report your domains now. *Cast.*
     ReportDomains,
+    /// How does it stand with your host: [`super::doctor::HostDiagnosis`]. Since 1.2.
+    Diagnose(Diagnose),
 }
 
 impl ToCompute {
@@ -84,6 +87,7 @@ impl ToCompute {
             Self::DiscardGuest(_) => "discard_guest",
             Self::Power(_) => "power",
             Self::ReportDomains => "report_domains",
+            Self::Diagnose(_) => "diagnose",
         }
     }
 }

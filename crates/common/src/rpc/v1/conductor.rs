@@ -45,6 +45,8 @@ pub enum ToConductor {
     Decided(DecisionReport),
     /// Agent: something happened to an attempt. *Cast.*
     Report(MigrationReport),
+    /// API: ask all agents how it stands with their hosts: [`super::doctor::FleetDiagnosis`]. Since 1.2.
+    Diagnose,
 }
 
 impl ToConductor {
@@ -62,6 +64,7 @@ impl ToConductor {
             Self::Progress(_) => "progress",
             Self::Decided(_) => "decided",
             Self::Report(_) => "report",
+            Self::Diagnose => "diagnose",
         }
     }
 }

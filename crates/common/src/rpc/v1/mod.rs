@@ -3,6 +3,7 @@
 pub mod api;
 pub mod compute;
 pub mod conductor;
+pub mod doctor;
 pub mod facts;
 pub mod guest;
 pub mod image;

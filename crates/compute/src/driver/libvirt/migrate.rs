@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use drover_common::ids::ServerId;
 use tokio::sync::oneshot;
-use tracing::{debug, info};
+use tracing::{debug, info, info_span};
 use virt::connect::Connect;
 use virt::domain::{Domain, MigrateParameters};
 use virt::sys;
@@ -46,7 +46,9 @@ impl Migrator {
     /// Starts the call at once; the answer comes when it returns.
     pub(super) fn start(self: Arc<Self>, call: MigrateCall) -> Answer<()> {
         let (sender, returned) = oneshot::channel();
+        let span = info_span!("libvirt.migrate");
         let thread = std::thread::Builder::new().name("migrate".to_owned()).spawn(move || {
+            let _entered = span.entered();
             sender.send(self.run(&call)).ok(); // Nobody waits any more: the process is about to end.
         });
         Box::pin(async move {

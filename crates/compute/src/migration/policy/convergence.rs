@@ -52,6 +52,9 @@ pub struct Convergence {
     throttle_percent: i32,
     /// What a stall led to.
     resort: Option<Decision>,
+    /// Whether it ever stalled, and whether that was taken notice of.
+    stalled: bool,
+    stall_taken: bool,
 }
 
 impl Convergence {
@@ -66,6 +69,8 @@ impl Convergence {
             raised_to: None,
             throttle_percent: 0,
             resort: None,
+            stalled: false,
+            stall_taken: false,
         }
     }
 
@@ -76,6 +81,7 @@ impl Convergence {
 
     /// The copy gets nowhere, and the pause that it now has does not end it.
     fn resort_to(&mut self, now: &Situation, stalled: Stalled) {
+        self.stalled = true;
         let why = |what: &str| format!("{}: {what}", self.account(now, stalled));
         let wanted = stalled.needs_ms.saturating_mul(100 + MARGIN_PERCENT) / 100;
         if stalled.needs_ms <= self.budget_ms {
@@ -135,6 +141,10 @@ impl Policy for Convergence {
         };
         let slowed = if self.means.auto_converge { "; auto-converge" } else { "" };
         format!("{}; in a stall the downtime at once, else {last}{slowed}", self.nova.describe())
+    }
+
+    fn take_stall(&mut self) -> bool {
+        self.stalled && !std::mem::replace(&mut self.stall_taken, true)
     }
 
     fn decide(&mut self, now: &Situation) -> Vec<Decision> {

@@ -129,6 +129,10 @@ pub trait Policy: Send {
     fn describe(&self) -> String;
     /// What is to be done now.
     fn decide(&mut self, now: &Situation) -> Vec<Decision>;
+    /// Whether the copy was found to get nowhere; true once, for the count.
+    fn take_stall(&mut self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -18,9 +18,9 @@ use drover_store::{StoreError, Transaction, actions, claims, commit};
 use tracing::{info, warn};
 
 use super::prechecks::CheckEvent;
-use crate::Conductor;
 use crate::consumer::Done;
 use crate::drive::Step;
+use crate::{Conductor, metrics};
 
 /// What follows from an end.
 pub(crate) struct Outcome {
@@ -91,6 +91,7 @@ impl Conductor {
         }
         let held = claims::release(&mut tx, row.id).await?;
         commit(tx).await?;
+        metrics::ended(row, &after);
         info!(status = %after.status, error = outcome.fault.as_ref().map(tracing::field::display), "migration closed");
         if let (Event::Refused, Some(fault)) = (outcome.event, &outcome.fault) {
             self.notify_refused(row, fault);

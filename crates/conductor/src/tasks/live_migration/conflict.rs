@@ -10,9 +10,9 @@ use drover_store::{StoreError, commit};
 use tracing::{info, warn};
 
 use super::start::{is_unreachable, of_attempt};
-use crate::Conductor;
 use crate::drive::Step;
 use crate::recovery::plan::{Facts, Keep};
+use crate::{Conductor, metrics};
 
 /// When it is looked at again.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
@@ -30,6 +30,7 @@ impl Conductor {
         );
         let mut tx = self.store.begin().await?;
         if raise(&mut tx, FindingKind::OwnershipConflict, row.server, &destination, &details).await? {
+            metrics::found(FindingKind::OwnershipConflict);
             warn!(destination = %destination, "ownership conflict: {details}");
         }
         commit(tx).await?;
@@ -49,6 +50,7 @@ impl Conductor {
         let mut conn = self.store.connection().await?;
         let host = row.destination.as_ref().unwrap_or(&row.source);
         if raise(&mut conn, FindingKind::Undecidable, row.server, host, why).await? {
+            metrics::found(FindingKind::Undecidable);
             warn!(why, "undecidable");
         }
         Ok(Step::Wait(format!("it to become clear, or an operator: {why}"), ASK_AGAIN))

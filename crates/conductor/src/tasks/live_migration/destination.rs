@@ -18,8 +18,8 @@ use tracing::info;
 
 use super::claim::ClaimOutcome;
 use super::prechecks::{CheckEvent, Checked, Guest};
-use crate::Conductor;
 use crate::scheduler::filters;
+use crate::{Conductor, metrics};
 
 impl Conductor {
     /// Finds a destination that passes everything, and claims it.
@@ -43,7 +43,10 @@ impl Conductor {
         host: &HostName,
         events: &mut Vec<CheckEvent>,
     ) -> Result<Checked, StoreError> {
-        let refused = |fault: Fault| Checked::Refused(fault.clone(), vec![Refusal { host: host.clone(), fault }]);
+        let refused = |fault: Fault| {
+            metrics::refused(&fault);
+            Checked::Refused(fault.clone(), vec![Refusal { host: host.clone(), fault }])
+        };
         let Some(state) = guest.hosts.first() else {
             return Ok(refused(Fault::compute_host_not_found(host)));
         };
@@ -83,7 +86,9 @@ impl Conductor {
         events: &mut Vec<CheckEvent>,
     ) -> Result<Checked, StoreError> {
         self.notify_selection(row, "start");
+        let began = Instant::now();
         let (candidates, mut refusals) = self.settings.scheduler.select_destinations(&guest.hosts, &guest.spec);
+        metrics::scheduled(began.elapsed());
         if !candidates.is_empty() {
             self.notify_selection(row, "end");
         }
@@ -115,8 +120,12 @@ impl Conductor {
                     ClaimOutcome::Refused(fault) => fault,
                 },
                 Err(fault) if fault.class.another_host_may_do() => fault,
-                Err(fault) => return Ok(Checked::Refused(fault, refusals)),
+                Err(fault) => {
+                    metrics::refused(&fault);
+                    return Ok(Checked::Refused(fault, refusals));
+                }
             };
+            metrics::refused(&refused);
             info!(host = %state.host, error = %refused, "candidate refused");
             refusals.push(Refusal { host: state.host.clone(), fault: refused });
         }

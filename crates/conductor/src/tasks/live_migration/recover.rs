@@ -12,9 +12,9 @@ use drover_store::{StoreError, hosts};
 use tracing::{info, warn};
 
 use super::start::with_data;
-use crate::Conductor;
 use crate::drive::Step;
 use crate::recovery::plan::{Facts, Known};
+use crate::{Conductor, metrics};
 
 /// A destination's libvirt from the first of these versions up to the second crashes when it is asked to go on (libvirt's release
 /// notes, 11.4.0). QEMU would live on, but nothing would be gained.
@@ -57,6 +57,7 @@ impl Conductor {
             steps::note(&mut conn, row.id, row.attempt, &format!("recovery, try {attempt}"), &why).await?;
         }
         drop(conn);
+        metrics::recovers();
         info!(attempt, why, "post-copy broke: the source is told to go on with it");
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let order = ToCompute::RecoverPostCopy(Recovery { with: with_data, pause_ms });

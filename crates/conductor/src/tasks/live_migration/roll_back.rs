@@ -16,10 +16,10 @@ use tracing::{info, warn};
 use super::closing::{Debt, Outcome, Settle};
 use super::prechecks::CheckEvent;
 use super::start::{is_unreachable, of_attempt, wait_for_broker};
-use crate::Conductor;
 use crate::drive::Step;
 use crate::notifications;
 use crate::recovery::plan::{Facts, Next, View, plan};
+use crate::{Conductor, metrics};
 
 /// When something that did not work is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -55,6 +55,7 @@ impl Conductor {
         });
         let after = after.await?;
         if after.is_some() {
+            metrics::rolls_back(ending);
             if ending == Ending::Cancelled && row.abort_requested_by.is_some() {
                 self.notify_start(row, notifications::Step::Abort, &row.source);
                 self.notify_end(row, notifications::Step::Abort, &row.source);
