@@ -4,16 +4,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::Shell;
 use drover_common::lifecycle;
 
-/// The services: name, and what each is.
-const SERVICES: [(&str, &str); 3] = [
-    ("drover-api", "Nova's REST API for live migration"),
-    ("drover-conductor", "Leads live migrations"),
-    ("drover-compute", "The agent of one compute host: the only process that talks to libvirt"),
-];
 /// What a man page of a service says besides its options.
 const SERVICE: &str = "All options but the file's name stand in the configuration file, commented: /etc/drover/drover.toml. \
                        The service tells systemd when it works, and ends within 20 s of SIGTERM; what it had under way is taken up again.";
@@ -27,10 +21,9 @@ pub(crate) fn completions(mut command: Command, shell: Shell) {
 pub(crate) fn man_pages(command: Command, directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     clap_mangen::generate_to(command.flatten_help(false), directory)?;
-    for (name, about) in SERVICES {
-        let command = lifecycle::Arguments::command().name(name).about(about).after_help(SERVICE);
-        let mut page = Vec::new();
-        clap_mangen::Man::new(command).section("8").render(&mut page)?;
+    for command in lifecycle::Arguments::commands() {
+        let (name, mut page) = (command.get_name().to_owned(), Vec::new());
+        clap_mangen::Man::new(command.after_help(SERVICE)).section("8").render(&mut page)?;
         fs::write(directory.join(format!("{name}.8")), page)?;
     }
     Ok(())
@@ -38,6 +31,8 @@ pub(crate) fn man_pages(command: Command, directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

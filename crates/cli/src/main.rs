@@ -19,7 +19,7 @@ use drover_common::telemetry;
 
 /// Operate Drover: live migration of libvirt guests.
 #[derive(Debug, Parser)]
-#[command(name = "drover", version, about)]
+#[command(name = "drover", version)]
 struct Arguments {
     #[command(subcommand)]
     noun: Noun,

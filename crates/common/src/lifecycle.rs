@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Command, CommandFactory, FromArgMatches, Parser};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -18,17 +18,30 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// The command line that all services share.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version)]
 pub struct Arguments {
     /// Configuration file (TOML); without it /etc/drover/drover.toml, if it is there.
     #[arg(long, value_name = "PATH", env = "DROVER_CONFIG_FILE")]
     pub config_file: Option<PathBuf>,
 }
 
+/// The services: name, and what each is.
+pub const SERVICES: [(&str, &str); 3] = [
+    ("drover-api", "Nova's REST API for live migration"),
+    ("drover-conductor", "Leads live migrations"),
+    ("drover-compute", "The agent of one compute host: the only process that talks to its libvirt"),
+];
+
 impl Arguments {
+    /// The command line of each service.
+    pub fn commands() -> [Command; 3] {
+        SERVICES.map(|(name, about)| Self::command().name(name).about(about))
+    }
+
     /// The command line of this process, which is the service `name`. Ends the process if it makes no sense.
     fn of(name: &'static str) -> Self {
-        let matches = Self::command().name(name).get_matches();
+        let about = SERVICES.iter().find(|(service, _)| *service == name).map_or("", |(_, about)| about);
+        let matches = Self::command().name(name).about(about).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }

@@ -40,8 +40,8 @@ async fn the_api_tells_all_that_it_declares_and_requests_by_route(pool: PgPool) 
 #[sqlx::test(migrator = "drover_store::MIGRATOR")]
 async fn a_request_goes_on_with_its_callers_trace_in_its_message_and_on_the_row(pool: PgPool) {
     let traces = Traces::start(&TracingSection { otlp_endpoint: None, sampling_ratio: 1.0 }, "test").unwrap();
-    // A test runs on one thread, its tasks with it.
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(traces.layer()));
+    // For the whole process: with one for this thread only, call sites that other tests reach first would stay silent.
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(traces.layer())).expect("the only one");
     let cloud = Cloud::with_a_server(pool).await;
     let (_bus, mut inbox) = cloud.conductor();
     let trace = "0af7651916cd43dd8448eb211c80319c";

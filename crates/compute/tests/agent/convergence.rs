@@ -6,7 +6,7 @@ use drover_compute::driver::{Action, DomainEvent, DriverError};
 use super::MIB;
 use super::fake::Stage;
 
-/// A copy whose passes all begin with the same 64 MiB left, at 1 MiB/s, up to this one.
+/// A copy whose passes all begin with the same 64 MiB left and last a second, up to this one.
 async fn passes(stage: &Stage, count: i64) {
     for iteration in 1..=count {
         {
@@ -15,7 +15,7 @@ async fn passes(stage: &Stage, count: i64) {
             progress.elapsed_ms = iteration * 1000;
             progress.iteration = iteration;
             progress.memory_remaining = 64 * MIB;
-            progress.bytes_per_second = MIB;
+            progress.bytes_per_second = 64 * MIB;
         }
         stage.driver.tell(DomainEvent::Iteration(stage.of.server));
         tokio::time::sleep(std::time::Duration::from_secs(1)).await; // Paused time: the poll below the events has looked, too.

@@ -45,8 +45,8 @@ async fn an_agent_tells_all_that_it_declares() {
 #[tokio::test]
 async fn what_an_agent_says_of_a_migration_is_in_the_trace_of_its_order() {
     let traces = Traces::start(&TracingSection { otlp_endpoint: None, sampling_ratio: 1.0 }, "test").unwrap();
-    // A test runs on one thread, its tasks with it.
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(traces.layer()));
+    // For the whole process: with one for this thread only, call sites that other tests reach first would stay silent.
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(traces.layer())).expect("the only one");
     let mut stage = Stage::new(|_, _, _| {});
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let drive = info_span!(target: "drover_test", "conductor.drive", trace.id = field::Empty);

@@ -39,9 +39,9 @@ async fn one_trace_leads_from_the_request_to_both_hosts_and_back_and_log_lines_c
         move || log.clone()
     });
     let info = tracing_subscriber::filter::LevelFilter::INFO;
-    // A test runs on one thread, its tasks with it.
-    let _guard =
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.with_filter(info)).with(traces.layer()));
+    // For the whole process: with one for this thread only, call sites that other tests reach first would stay silent.
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(info)).with(traces.layer());
+    tracing::subscriber::set_global_default(subscriber).expect("the only one");
     let world = World::new(pool).await;
     world.h2.set_guest(Some(GuestState::Running), None);
     let request = info_span!(target: "drover_test", "api.request", trace.id = field::Empty);
@@ -56,7 +56,8 @@ async fn one_trace_leads_from_the_request_to_both_hosts_and_back_and_log_lines_c
     }
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     for said in ["destination claimed", "the guest is on the destination", "migration closed"] {
-        let line = log.lines().find(|line| line.contains(said)).unwrap_or_else(|| panic!("{said}: {log}"));
-        assert!(line.contains(&format!("\"trace.id\":\"{TRACE}\"")) && line.contains("\"request.id\":\"req-"), "{line}");
+        let in_trace = format!("\"trace.id\":\"{TRACE}\"");
+        let line = log.lines().find(|line| line.contains(said) && line.contains(&in_trace));
+        assert!(line.is_some_and(|line| line.contains("\"request.id\":\"req-")), "{said}: {log}");
     }
 }
