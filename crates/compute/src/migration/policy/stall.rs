@@ -69,6 +69,7 @@ impl Passes {
     pub fn look(&mut self, now: &Situation) -> Option<Stalled> {
         let (left, bandwidth) = (positive(now.remaining), positive(now.bytes_per_second));
         let begins = now.iteration > self.newest && now.iteration >= FIRST_THAT_COUNTS;
+        self.newest = self.newest.max(now.iteration);
         if !begins || self.seen.last().is_some_and(|pass| !pass.is_over(now.elapsed, left)) {
             self.bandwidth = self.bandwidth.max(bandwidth);
             if let Some(pass) = self.seen.last_mut().filter(|pass| begins || pass.iteration == now.iteration) {
@@ -80,7 +81,7 @@ impl Passes {
         // A pass that has just begun has no bandwidth of its own yet: that of the one before.
         let bandwidth = bandwidth.max(self.bandwidth);
         self.seen.push(Pass { iteration: now.iteration, began: now.elapsed, dirty: left, bandwidth });
-        (self.newest, self.bandwidth) = (now.iteration, 0);
+        self.bandwidth = 0;
         if self.seen.len() > REMEMBERED {
             self.seen.remove(0);
         }
@@ -161,6 +162,23 @@ mod tests {
         for (iteration, mib_s) in (2..8).zip([10, 12, 0, 18, 21, 25]) {
             assert_eq!(look(iteration, mib_s * MIB), None, "the link gets faster");
         }
+    }
+
+    /// Half of a pass is left in its middle, too: only what is left at a beginning says what the guest writes.
+    #[test]
+    fn a_pass_that_was_over_too_soon_to_count_is_not_taken_up_in_the_middle_of_the_next() {
+        let mut passes = Passes::default();
+        let mut look = |elapsed_s, iteration, left_mib| {
+            let elapsed = Duration::from_secs(elapsed_s);
+            let now =
+                Situation { elapsed, iteration, remaining: left_mib * MIB, bytes_per_second: 10 * MIB, ..Situation::default() };
+            passes.look(&now);
+        };
+        look(10, 2, 100);
+        look(11, 3, 90); // Most of its pages were zero.
+        look(15, 3, 30);
+        look(19, 4, 90);
+        assert_eq!(passes.seen.iter().map(|pass| (pass.iteration, pass.dirty >> 20)).collect::<Vec<_>>(), [(2, 100), (4, 90)]);
     }
 
     #[test]
