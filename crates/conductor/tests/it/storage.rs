@@ -4,11 +4,15 @@ use drover_common::migration::MigrationStatus;
 use drover_common::rpc::latest::{DiskSource, GuestDisk, GuestState, MigrateDisk, Sharing};
 use sqlx::PgPool;
 
-use crate::world::World;
+use crate::world::{IN_CIRCLES, World};
 
 /// A local config drive and a local disk.
 fn disks() -> Vec<MigrateDisk> {
-    [("sda", true), ("vda", false)]
+    with_config_drive("sda")
+}
+
+fn with_config_drive(target: &str) -> Vec<MigrateDisk> {
+    [(target, true), ("vda", false)]
         .map(|(target, carried)| {
             let disk = GuestDisk {
                 target: target.to_owned(),
@@ -59,4 +63,14 @@ async fn an_image_that_cannot_be_carried_takes_the_migration_back_before_it_star
     let row = world.until(id, |row| row.status.is_final() || row.retries > 0).await;
     assert_ne!(row.status, MigrationStatus::Completed);
     assert!(world.h1.heard().iter().all(|heard| heard.starts_with("read")), "nothing was cleaned up: {:?}", world.h1.heard());
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn an_image_that_is_given_out_in_circles_is_not_taken_for_whole(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.h1.set_disks(with_config_drive(IN_CIRCLES));
+    let id = world.live_migrate().await;
+    let row = world.until(id, |row| row.status.is_final() || row.retries > 0).await;
+    assert_ne!(row.status, MigrationStatus::Completed);
+    assert!(world.h1.traces().iter().all(|(name, _)| *name != "live_migration"), "nothing was started");
 }

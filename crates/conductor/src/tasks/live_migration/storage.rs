@@ -22,7 +22,13 @@ impl Conductor {
             while let Some(offset) = next {
                 let read = ToCompute::ReadImage(PieceOfImage { of: with_data.of, target: target.clone(), offset });
                 let piece = self.agents.call::<ImagePiece>(&row.source, read, request, within).await?;
-                next = piece.next.filter(|next| *next > offset);
+                next = piece.next;
+                if next.is_some_and(|next| next <= offset) {
+                    return Err(Fault::migration_error(format_args!(
+                        "the agent of {} gives out disk {target} of instance {} in circles, at byte {offset}: half an image is none",
+                        row.source, row.server
+                    )));
+                }
                 if piece.extents.is_empty() {
                     continue;
                 }
