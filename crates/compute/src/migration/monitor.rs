@@ -4,6 +4,8 @@
 //! beside the loop, so nothing delays the news that the call has returned. The end of the process lets go of the job and does not
 //! abort it: another life of the agent takes it up again.
 
+mod bandwidth;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +24,12 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{Instrument, debug, info, warn};
 
+use self::bandwidth::Limit;
 use super::outlook::Forecast;
 use super::policy::{Decision, Measure, Policy, Situation};
 use crate::actor::{Command, Seat};
 use crate::context::Context;
-use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, NO_LIMIT, PauseReason, RunState};
+use crate::driver::{Action, DomainEvent, DriverError, ErrorClass, JobSample, PauseReason, RunState};
 use crate::metrics::{self, Ended};
 use crate::{grants, reports};
 
@@ -77,26 +80,6 @@ enum Course {
     PostCopy,
     /// The guest stands still until it has arrived; it can be taken back.
     StandingStill,
-}
-
-/// What the copy may take of the links, MiB/s; 0 for no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Limit {
-    /// What an earlier life of the agent gave it.
-    Unknown,
-    /// Given with the start.
-    Started(u64),
-    /// Set in the job: libvirt keeps it for the guest's next one.
-    Set(u64),
-}
-
-impl Limit {
-    const fn mib(self) -> Option<u64> {
-        match self {
-            Self::Unknown => None,
-            Self::Started(mib) | Self::Set(mib) => Some(mib),
-        }
-    }
 }
 
 /// The watch over one job.
@@ -426,36 +409,6 @@ impl Monitor {
 
     fn set_downtime(&mut self, milliseconds: u64) {
         self.act(Doing::SetDowntime(milliseconds), Action::SetMaxDowntime { milliseconds });
-    }
-
-    fn set_bandwidth(&mut self, share_mib: Option<u64>) {
-        let limit = self.ctx.options.bandwidth(share_mib);
-        if self.doing.iter().any(|doing| matches!(doing, Doing::SetBandwidth(_))) {
-            return; // One after the other; the next sample brings it up again.
-        }
-        if self.limit.mib() == Some(limit) {
-            return self.wanted.retain(|command| !matches!(command, Command::Bandwidth(_)));
-        }
-        let mib = if limit == 0 { NO_LIMIT } else { limit };
-        self.act(Doing::SetBandwidth(limit), Action::SetMaxSpeed { mib, post_copy: self.may_post_copy });
-    }
-
-    /// The limit that the job was started with, MiB/s; 0 for none.
-    pub const fn runs_under(&mut self, limit_mib: u64) {
-        self.limit = Limit::Started(limit_mib);
-    }
-
-    /// The job is over and the guest may have stayed: a limit that was set in it must not hold for its next migration.
-    pub fn forget_bandwidth(&self) {
-        if matches!(self.limit, Limit::Set(_)) {
-            let no_limit = Action::SetMaxSpeed { mib: NO_LIMIT, post_copy: false };
-            let (done, server) = (self.ctx.driver.act(self.of.server, no_limit), self.of.server);
-            tokio::spawn(async move {
-                if let Err(error) = done.await {
-                    debug!(server.id = %server, error = %error, "the guest keeps the limit of its last migration");
-                }
-            });
-        }
     }
 
     /// Post-copy where the job may become one, after the conductor's leave; else the guest stands still until it has arrived.
