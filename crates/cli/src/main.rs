@@ -224,7 +224,8 @@ fn run(noun: Noun) -> Result<ExitCode, CommandError> {
         Noun::Finding { verb: FindingVerb::List { endpoint } } => findings::list(&api::Client::new(&endpoint)?)?,
         Noun::Completions { shell } => documents::completions(Arguments::command(), shell),
         Noun::Man { directory } => {
-            documents::man_pages(Arguments::command(), &directory).map_err(|source| CommandError::ManPages { directory, source })?
+            documents::man_pages(Arguments::command(), &directory)
+                .map_err(|source| CommandError::ManPages { directory, source })?;
         }
     }
     Ok(ExitCode::SUCCESS)
