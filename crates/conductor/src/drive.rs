@@ -11,8 +11,9 @@ use drover_common::ids::{Incarnation, MigrationId, Revision};
 use drover_common::migration::JobResult;
 use drover_common::rpc::latest::HostFacts;
 use drover_common::telemetry;
+use drover_store::StoreError;
 use drover_store::migrations::{Migration, lease};
-use drover_store::{StoreError, commit};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, field, info_span, warn};
 
@@ -26,6 +27,8 @@ pub(crate) struct News {
     pub revision: Option<Revision>,
     /// What it saw.
     pub source: HostFacts,
+    /// What the destination sees, asked since.
+    pub destination: Option<JoinHandle<Known>>,
     /// libvirt's account of the job.
     pub result: Option<JobResult>,
 }
@@ -94,10 +97,7 @@ impl Conductor {
     }
 
     async fn take_lease(&self, id: MigrationId, me: Incarnation) -> Result<Option<Migration>, StoreError> {
-        let mut tx = self.store.begin_unsynced().await?;
-        let row = lease::take(&mut tx, id, me).await?;
-        commit(tx).await?;
-        Ok(row)
+        lease::take(&mut *self.store.unsynced().await?, id, me).await
     }
 
     async fn leave_to_the_sweep(&self, id: MigrationId) -> Done {
@@ -166,6 +166,9 @@ impl Conductor {
         loop {
             if let Some(news) = news.take_if(|news| news.revision == Some(row.revision)) {
                 facts.source = Known::Seen(news.source);
+                if let Some(asked) = news.destination {
+                    facts.destination = asked.await.unwrap_or(Known::NotAsked);
+                }
                 row.job_result = row.job_result.take().or(news.result);
             }
             let next = plan(&View::of(&row), &facts);
@@ -226,11 +229,9 @@ impl Conductor {
     async fn let_go(&self, row: &Migration, me: Incarnation, why: &str, look_again_in: Duration) -> Option<Migration> {
         let release = async {
             // Not waiting for the disk: the source's grant, which is on its way, needs the row.
-            let mut tx = self.store.begin_unsynced().await?;
-            let released = lease::release(&mut tx, row.id, me, row.wanted, look_again_in, Some(why)).await?;
-            let again = if released { None } else { lease::renew(&mut tx, row.id, me).await? };
-            commit(tx).await?;
-            Ok(again)
+            let mut conn = self.store.unsynced().await?;
+            let released = lease::release(&mut conn, row.id, me, row.wanted, look_again_in, Some(why)).await?;
+            if released { Ok(None) } else { lease::renew(&mut conn, row.id, me).await }
         };
         let again: Result<Option<Migration>, StoreError> = release.await;
         again.unwrap_or_else(|error| {

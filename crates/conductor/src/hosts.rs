@@ -44,9 +44,7 @@ impl Conductor {
         if hosts.is_empty() {
             return Ok(());
         }
-        let mut tx = self.store.begin_unsynced().await?;
-        services::heartbeats(&mut tx, &hosts, &lives).await?;
-        commit(tx).await
+        services::heartbeats(&mut *self.store.unsynced().await?, &hosts, &lives).await.map(drop)
     }
 
     /// An agent introduces itself: its life becomes the host's present one; it is told which jobs to watch.

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_common::ids::HostName;
-use drover_common::rpc::latest::{DecisionReport, MigrationReport, ProgressReport};
+use drover_common::rpc::latest::{CallState, DecisionReport, MigrationReport, ProgressReport};
 use drover_common::telemetry;
-use drover_store::migrations::steps;
+use drover_store::migrations::{Migration, steps};
 use drover_store::{StoreError, migrations, servers};
-use tracing::{debug, info, warn};
+use tokio::task::JoinHandle;
+use tracing::{Instrument, debug, info, warn};
 
 use crate::Conductor;
 use crate::consumer::{Done, takes_part};
 use crate::drive::News;
+use crate::recovery::plan::Known;
+use crate::tasks::live_migration::start::of_attempt;
 
 /// Without a sample for this long, both hosts are asked.
 const SILENT_FOR: Duration = Duration::from_secs(20);
@@ -21,13 +24,13 @@ impl Conductor {
     /// A sample of a running copy. Lossy: the next one comes.
     pub(crate) async fn progress(&self, host: &HostName, report: &ProgressReport) -> Done {
         let write = async {
-            let mut tx = self.store.begin_unsynced().await?;
+            let mut conn = self.store.unsynced().await?;
             let (of, progress) = (&report.of, &report.progress);
-            let of_row = migrations::record_progress(&mut tx, of.migration, of.attempt, host, progress, SILENT_FOR).await?;
-            if let Some(server) = of_row {
-                servers::set_progress(&mut tx, server, progress.percent()).await?;
+            let of_row = migrations::record_progress(&mut conn, of.migration, of.attempt, host, progress, SILENT_FOR).await?;
+            match of_row {
+                Some(server) => servers::set_progress(&mut conn, server, progress.percent()).await,
+                None => Ok(()),
             }
-            drover_store::commit(tx).await
         };
         if let Err(error) = write.await {
             debug!(error = telemetry::chain(&error), "sample not written");
@@ -69,11 +72,25 @@ impl Conductor {
         } else {
             info!(migration.id = %row.id, host = %host, call = ?report.facts.call, "the source reports");
         }
-        let news = News { revision: report.revision, source: report.facts.clone(), result: report.result.clone() };
+        let news = News {
+            revision: report.revision,
+            source: report.facts.clone(),
+            destination: self.ask_ahead(&row, &report),
+            result: report.result.clone(),
+        };
         match self.start_drive(id, Some(news)).await {
             Done::Yes => self.keep_result(&report).await,
             again @ Done::Again(_) => again,
         }
+    }
+
+    /// Whoever drives the row on will want to know what the destination sees of a guest that has left: asked while the lease is
+    /// taken, if nobody wrote the row since the report was made.
+    fn ask_ahead(self: &Arc<Self>, row: &Migration, report: &MigrationReport) -> Option<JoinHandle<Known>> {
+        let has_left = matches!(report.facts.call, CallState::Ended { error: None, .. });
+        let host = row.destination.clone().filter(|_| has_left && report.revision == Some(row.revision))?;
+        let (conductor, of) = (Arc::clone(self), of_attempt(row));
+        Some(tokio::spawn(async move { conductor.ask_one(&host, of).await }.in_current_span()))
     }
 
     /// libvirt's account must not depend on who has the lease just now.

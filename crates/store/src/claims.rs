@@ -106,6 +106,7 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
                   (SELECT count(*) FROM claims WHERE dest_host = $1) AS "incoming!",
                   (SELECT count(*) FROM claims) AS "fleet!",
                   EXISTS (SELECT FROM migrations WHERE queued_at IS NOT NULL AND id <> $4) AS "line!",
+                  EXISTS (SELECT FROM servers WHERE uuid = $3 AND server_group_id IS NOT NULL) AS "group!",
                   (SELECT reason FROM pause) AS pause_reason, (SELECT paused_by FROM pause) AS paused_by
            FROM compute_nodes n WHERE n.host = $1"#,
         claim.destination.as_str(),
@@ -131,7 +132,9 @@ pub async fn take(conn: &mut PgConnection, claim: Claim<'_>, limits: Limits) -> 
             return Ok(Claimed::NoSlot(missing));
         }
     }
-    if let Some(why) = server_groups::refuse_late(&mut *conn, claim.server, claim.destination.as_str()).await? {
+    if row.group
+        && let Some(why) = server_groups::refuse_late(&mut *conn, claim.server, claim.destination.as_str()).await?
+    {
         return Ok(Claimed::GroupPolicy(why));
     }
     let memory_mb = room(row.memory_mb, limits.ram_allocation_ratio, row.memory_mb_used, limits.reserved_host_memory_mb);

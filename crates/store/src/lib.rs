@@ -32,15 +32,18 @@ pub mod services;
 use std::time::Duration;
 
 use drover_common::config::DatabaseSection;
-use sqlx::Connection;
 pub use sqlx::PgConnection;
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
 
 pub use error::StoreError;
 
 /// The schema, step by step.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// A connection that goes back to where it came from.
+pub type PoolConnection = sqlx::pool::PoolConnection<sqlx::Postgres>;
 
 /// A transaction; rolled back unless committed.
 pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
@@ -50,6 +53,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections that stay open when nothing happens: after a quiet hour the next request does not wait for new ones.
 const CONNECTIONS_MIN: u32 = 2;
+
+/// Connections for what need not be on the disk: single statements, each over in less than a millisecond.
+const UNSYNCED_MAX: u32 = 4;
 
 /// A connection that was used so lately is taken to be there still: a question for each statement would double the way to the
 /// database. Should it be wrong, the statement fails, as one does that is under way when the database goes.
@@ -72,6 +78,8 @@ async fn is_usable(conn: &mut PgConnection, idle_for: Duration) -> Result<bool, 
 #[derive(Clone)]
 pub struct Store {
     pool: PgPool,
+    /// Whose commits return before the disk has them.
+    unsynced: PgPool,
 }
 
 impl Store {
@@ -89,19 +97,24 @@ impl Store {
 
     fn connect(config: &DatabaseSection, settings: &[(&str, &str)]) -> Result<Self, StoreError> {
         let options: PgConnectOptions = config.connection.expose().parse().map_err(StoreError::query("open"))?;
-        let pool = PgPoolOptions::new()
-            .max_connections(config.max_pool_size)
-            .min_connections(CONNECTIONS_MIN.min(config.max_pool_size))
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|conn, meta| Box::pin(is_usable(conn, meta.idle_for)))
-            .connect_lazy_with(options.application_name("drover").options(TIMEOUTS).options(settings.iter().copied()));
-        Ok(Self { pool })
+        let options = options.application_name("drover").disable_statement_logging();
+        let options = options.options(TIMEOUTS).options(settings.iter().copied());
+        let pool = |most: u32, options| {
+            PgPoolOptions::new()
+                .max_connections(most)
+                .min_connections(CONNECTIONS_MIN.min(most))
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .test_before_acquire(false)
+                .before_acquire(|conn, meta| Box::pin(is_usable(conn, meta.idle_for)))
+                .connect_lazy_with(options)
+        };
+        let unsynced = options.clone().options([("synchronous_commit", "off")]);
+        Ok(Self { pool: pool(config.max_pool_size, options), unsynced: pool(UNSYNCED_MAX, unsynced) })
     }
 
     /// Around a pool that is there already.
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool }
+        Self { unsynced: pool.clone(), pool }
     }
 
     /// Brings the schema up to date (`drover db migrate`) and returns the names of the steps that were taken. Whoever comes second
@@ -122,10 +135,15 @@ impl Store {
         Ok(steps_but(&taken))
     }
 
-    /// Begins a transaction whose commit returns before the disk has it: for what is worth nothing after a crash of the database, such as a
-    /// lease.
+    /// A connection on which a statement returns before the disk has what it did: for what is worth nothing after a crash of the
+    /// database, such as a lease, or is found out again.
+    pub async fn unsynced(&self) -> Result<PoolConnection, StoreError> {
+        self.unsynced.acquire().await.map_err(StoreError::query("unsynced"))
+    }
+
+    /// The same for several statements in one transaction.
     pub async fn begin_unsynced(&self) -> Result<Transaction, StoreError> {
-        self.pool.begin_with("BEGIN; SET LOCAL synchronous_commit TO off").await.map_err(StoreError::query("begin_unsynced"))
+        self.unsynced.begin().await.map_err(StoreError::query("begin_unsynced"))
     }
 
     /// Whether the database answers.
@@ -136,12 +154,13 @@ impl Store {
 
     /// Connections that are open: (idle, in use).
     pub fn connections(&self) -> (usize, usize) {
-        let idle = self.pool.num_idle();
-        (idle, usize::try_from(self.pool.size()).unwrap_or(0).saturating_sub(idle))
+        let pools = [&self.pool, &self.unsynced];
+        let (idle, open) = pools.iter().fold((0, 0), |(idle, open), pool| (idle + pool.num_idle(), open + pool.size()));
+        (idle, usize::try_from(open).unwrap_or(0).saturating_sub(idle))
     }
 
     /// A connection for statements that each stand alone.
-    pub async fn connection(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
+    pub async fn connection(&self) -> Result<PoolConnection, StoreError> {
         self.pool.acquire().await.map_err(StoreError::query("connection"))
     }
 

@@ -39,8 +39,24 @@ const EXPECTED_MAX: usize = 1024;
 pub struct AnnounceOptions {
     /// How often each interface is; 0: not at all.
     pub count: u32,
-    /// Between two times.
+    /// Between the first of these times; then it grows ([`Self::pause_after`]).
     pub interval: Duration,
+}
+
+/// Announcements at one pace; then the pauses are twice as long.
+const AT_ONE_PACE: u32 = 10;
+/// Pauses grow up to this.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+impl AnnounceOptions {
+    /// The pause before the next time, after so many: what is lost in the first moment is made good within one interval, and a
+    /// switch that takes a second to come up is told as well, without a flood.
+    pub fn pause_after(&self, times: u32) -> Duration {
+        match times {
+            0 => Duration::ZERO,
+            _ => self.interval.saturating_mul(2_u32.saturating_pow(times / AT_ONE_PACE)).min(self.interval.max(PAUSE_MAX)),
+        }
+    }
 }
 
 /// The addresses of guests that are about to arrive, so that none has to be asked for when they do: libvirt keeps the XML of a guest
@@ -113,11 +129,10 @@ async fn announce(ctx: Arc<Context>, server: ServerId) {
             );
         }
     };
-    let AnnounceOptions { count, interval } = ctx.options.announce;
-    let mut rounds = tokio::time::interval(interval);
+    let options = ctx.options.announce;
     let mut times = 0;
-    while times < count {
-        rounds.tick().await;
+    while times < options.count {
+        tokio::time::sleep(options.pause_after(times)).await;
         // Once it is on its way elsewhere, or gone, its place is no more ours to tell.
         if ctx.life.stop.is_cancelled() || ctx.actors.is_under_way(server) || !send(&socket, &ports) {
             break;
@@ -138,4 +153,20 @@ fn send(socket: &AnnounceSocket, ports: &[BridgePort]) -> bool {
         }
         true
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_are_dense_in_the_first_tenth_of_a_second_and_reach_beyond_the_first_second() {
+        let options = AnnounceOptions { count: 40, interval: Duration::from_millis(10) };
+        let at = |times: u32| (0..times).map(|before| options.pause_after(before)).sum::<Duration>().as_millis();
+        assert_eq!((at(1), at(2), at(10)), (0, 10, 90));
+        assert_eq!((at(11), at(20), at(40)), (110, 290, 1490));
+        let slow = AnnounceOptions { count: 1000, interval: Duration::from_secs(3) };
+        assert_eq!(slow.pause_after(999), Duration::from_secs(3));
+        assert_eq!(options.pause_after(999), PAUSE_MAX);
+    }
 }

@@ -20,7 +20,7 @@ use drover_common::rpc::latest::{PowerGrantRequest, PowerOrder, PowerProgress, T
 use drover_common::telemetry;
 use drover_store::power::{self, Power};
 use drover_store::servers::{self, Server};
-use drover_store::{StoreError, actions, commit, migrations};
+use drover_store::{StoreError, actions, migrations};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use self::plan::{Answer, Next, Situation};
@@ -72,10 +72,8 @@ impl Conductor {
         };
         let me = Incarnation::random();
         let take = async {
-            let mut tx = self.store.begin_unsynced().await?;
-            let row = power::take(&mut tx, id, me).await?;
-            commit(tx).await?;
-            Ok::<_, StoreError>(row)
+            let mut conn = self.store.unsynced().await?;
+            power::take(&mut conn, id, me).await
         };
         match take.await {
             Ok(Some(row)) => {
@@ -104,14 +102,12 @@ impl Conductor {
                 Step::Wait(error.to_string(), AFTER_ERROR)
             });
             let goes_on = async {
-                let mut tx = self.store.begin_unsynced().await?;
-                let goes_on = match &step {
-                    Step::Again => power::renew(&mut tx, row.id, me).await?,
-                    Step::Wait(why, pause) => power::release(&mut tx, row.id, me, *pause, why).await.map(|()| None)?,
-                    Step::Closed => None,
-                };
-                commit(tx).await?;
-                Ok::<_, StoreError>(goes_on)
+                let mut conn = self.store.unsynced().await?;
+                match &step {
+                    Step::Again => power::renew(&mut conn, row.id, me).await,
+                    Step::Wait(why, pause) => power::release(&mut conn, row.id, me, *pause, why).await.map(|()| None),
+                    Step::Closed => Ok(None),
+                }
             };
             match goes_on.await {
                 Ok(Some(next)) => row = next,

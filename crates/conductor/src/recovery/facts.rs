@@ -40,7 +40,8 @@ impl Conductor {
         Facts { source, destination, ordered: false }
     }
 
-    async fn ask_one(&self, host: &HostName, of: OfAttempt) -> Known {
+    /// Asks one host.
+    pub(crate) async fn ask_one(&self, host: &HostName, of: OfAttempt) -> Known {
         match self.agents.call::<HostFacts>(host, ToCompute::GetFacts(of), None, ANSWER_WITHIN).await {
             Ok(facts) => Known::Seen(facts),
             Err(fault) if fault.class == FaultClass::ComputeServiceUnavailable && self.is_forced_down(host).await => Known::Gone,

@@ -139,11 +139,12 @@ pub async fn amend(
 
 async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -> Result<Option<Migration>, StoreError> {
     let slot_hosts = after.slot_hosts.as_deref().map(line::names);
+    let new_data = before.data != after.data; // By far the largest column, and written once an attempt.
     let row = sqlx::query_as!(
         Record,
         "UPDATE migrations SET
              status = $4, revision = revision + 1, attempt = $5, source_node = $6, dest_compute = $7, dest_node = $8, retries = $9,
-             refusals = $10, migrate_data = $11, pre_done = $12, start_incarnation = $13, ending = $14, waiting_for = $15,
+             refusals = $10, migrate_data = CASE WHEN $24 THEN $11 ELSE migrate_data END, pre_done = $12, start_incarnation = $13, ending = $14, waiting_for = $15,
              fault_class = $16, fault_message = $17, deadline = now() + make_interval(secs => $18),
              casts = $19, job_result = $20, recoveries = $21,
              queued_at = CASE $4 WHEN 'queued' THEN coalesce(queued_at, clock_timestamp()) WHEN 'accepted' THEN queued_at END,
@@ -167,7 +168,7 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
         after.dest_node,
         after.retries,
         json("migrations", before.id, &after.refusals)?,
-        after.data.as_ref().map(|data| json("migrations", before.id, data)).transpose()?,
+        after.data.as_ref().filter(|_| new_data).map(|data| json("migrations", before.id, data)).transpose()?,
         after.pre_done,
         after.start_incarnation.map(|life| life.0),
         after.ending.map(Ending::as_str),
@@ -180,6 +181,7 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
         after.recoveries,
         slot_hosts.as_deref(),
         after.bandwidth_mib.map(bandwidth::stored),
+        new_data,
     )
     .fetch_optional(conn)
     .await

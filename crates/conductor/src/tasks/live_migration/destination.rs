@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use drover_common::fault::{Fault, FaultClass};
 use drover_common::ids::HostName;
-use drover_common::rpc::latest::{CheckDestination, CheckSource, DestinationCheck, MigrateData, ToCompute};
+use drover_common::rpc::latest::{CheckDestination, CheckSource, DestinationCheck, GuestDescription, MigrateData, ToCompute};
 use drover_store::StoreError;
 use drover_store::actions::names;
 use drover_store::hosts::HostState;
@@ -153,7 +153,8 @@ impl Conductor {
         let question = ToCompute::CheckCanLiveMigrateSource(CheckSource {
             migration: row.id,
             server: row.server,
-            guest: guest.description.clone(),
+            // The source reads the guest's XML anew.
+            guest: GuestDescription { xml: String::new(), ..guest.description.clone() },
             destination_host: candidate.host.clone(),
             found,
             block_migration: row.block_migration,

@@ -10,7 +10,7 @@ use drover_common::server::PowerState;
 use drover_store::actions::names;
 use drover_store::debts::Side;
 use drover_store::migrations::{Migration, advance};
-use drover_store::{StoreError, commit};
+use drover_store::StoreError;
 use tracing::{info, warn};
 
 use super::closing::{Debt, Outcome, Settle};
@@ -26,10 +26,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(3);
 impl Conductor {
     /// The facts say: the guest is on the destination.
     pub(crate) async fn switch_over(self: &Arc<Self>, row: &Migration) -> Result<Step, StoreError> {
-        let mut tx = self.store.begin_unsynced().await?; // Lost, the facts say it again.
+        let mut conn = self.store.unsynced().await?; // Lost, the facts say it again.
         let result = row.job_result.clone();
-        let after = advance(&mut tx, row, Event::SwitchedOver, |after| after.job_result = result).await?;
-        commit(tx).await?;
+        let after = advance(&mut conn, row, Event::SwitchedOver, |after| after.job_result = result).await?;
+        drop(conn);
         if after.is_some() && row.force_complete_requested_by.is_some() {
             self.notify_start(row, notifications::Step::ForceComplete, &row.source);
             self.notify_end(row, notifications::Step::ForceComplete, &row.source);
