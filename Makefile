@@ -1,6 +1,6 @@
 # Everything that people and CI run. Each target does its own set-up, on a machine where nothing is prepared (Debian, Rust, root).
 
-.PHONY: help demo up down test lint test-clients test-compose test-recovery deb test-packages bench sqlx-prepare
+.PHONY: help demo up down test lint deny test-clients test-compose test-recovery deb sbom test-packages bench sqlx-prepare
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -29,12 +29,18 @@ test-recovery: ## A post-copy whose link breaks, on hosts with Debian testing's 
 deb: ## Debian packages of all of it, into target/debian
 	@deploy/packages/build
 
+sbom: ## What each program is made of (CycloneDX), into target/sbom
+	@deploy/packages/sbom
+
 test-packages: ## Install them in a clean Debian tree and look at what came of it
 	@deploy/packages/test
 
 lint: ## clippy and rustfmt over everything
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+deny: ## Licences, sources, duplicates and known vulnerabilities of what we depend on (deny.toml)
+	@deploy/dev/deny
 
 bench: ## Measure against libvirt itself; writes docs/benchmarks.md
 	@deploy/dev/bench measure

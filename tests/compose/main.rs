@@ -5,6 +5,7 @@
 
 mod capture;
 mod cluster;
+mod monitoring;
 mod moves;
 mod refusals;
 mod renewal;

@@ -61,7 +61,7 @@ fn the_cluster_survives_a_restart() {
 #[test]
 fn no_container_is_privileged_and_only_hosts_have_dockers_own_capabilities() {
     let cluster = Cluster::new();
-    for container in ["api", "conductor", "database", "broker", "operator"] {
+    for container in ["api", "conductor", "database", "broker", "operator", "prometheus"] {
         let rights = cluster.inspect(container, "{{.HostConfig.Privileged}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}}");
         assert_eq!(rights, "false [ALL] [no-new-privileges:true]", "{container}");
         assert_ne!(cluster.exec(container, ["id", "-u"]).trim(), "0", "{container} runs as root");

@@ -6,6 +6,8 @@ use crate::cluster::{Cluster, output, said};
 use crate::rogue;
 
 const AGENT: [&str; 5] = ["timeout", "5", "drover-compute", "--config-file", "/etc/drover/compute.toml"];
+/// Where it tells its metrics: the host's own agent has the port.
+const METRICS: (&str, &str) = ("DROVER_METRICS__LISTEN", "127.0.0.1:0");
 const MIGRATE: [&str; 5] = ["drover", "db", "migrate", "--config-file", "/etc/drover/conductor.toml"];
 
 /// What an agent in `h1` says that is called `host` and reaches for the broker at this URL, with these files.
@@ -19,7 +21,7 @@ fn agent(cluster: &Cluster, host: &str, url: &str, files: &str) -> String {
         ("DROVER_OSLO_MESSAGING_RABBIT__SSL_KEY_FILE", file("key")),
         ("SSL_CERT_FILE", file("ca")),
     ];
-    let options: Vec<(&str, &str)> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let options: Vec<(&str, &str)> = options.iter().map(|(name, value)| (*name, value.as_str())).chain([METRICS]).collect();
     let said = cluster.refused("h1", &options, AGENT);
     assert!(!said.contains("connected to the broker"), "{said}");
     said
@@ -67,7 +69,8 @@ fn the_broker_and_its_clients_want_each_others_certificate() {
 
     let said = agent(&cluster, "h9", &url(&cluster.address("broker", "messages")), "/credentials/current");
     assert!(said.contains("not valid for name"), "a broker under another name: {said}");
-    let plain = [("DROVER_DEFAULT__HOST", "h9"), ("DROVER_DEFAULT__TRANSPORT_URL", "amqp://compute-h9@broker:5672/drover")];
+    let url = "amqp://compute-h9@broker:5672/drover";
+    let plain = [("DROVER_DEFAULT__HOST", "h9"), ("DROVER_DEFAULT__TRANSPORT_URL", url), METRICS];
     let said = cluster.refused("h1", &plain, AGENT);
     assert!(said.contains("amqps://"), "in the clear: {said}");
     cluster.refused("h1", &[], ["bash", "-c", "exec 3<>/dev/tcp/broker/5672"]);
