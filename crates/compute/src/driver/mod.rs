@@ -7,6 +7,8 @@
 
 pub mod libvirt;
 
+use std::time::Instant;
+
 use drover_common::fault::Fault;
 use drover_common::ids::{HostName, MigrationId, ServerId};
 use drover_common::migration::{JobResult, Progress};
@@ -75,8 +77,8 @@ pub struct Connection {
 pub enum DomainEvent {
     /// It was defined, started, suspended, resumed, stopped, …: look at it.
     Changed(ServerId),
-    /// Its CPUs run here from now on, because of a migration. It may not be whole yet.
-    Arrived(ServerId),
+    /// Its CPUs run here from now on, because of a migration, and when this was heard. It may not be whole yet.
+    Arrived(ServerId, Instant),
     /// Its migration began another pass over the memory.
     Iteration(ServerId),
     /// Its job ended well; libvirt's account of it. Comes once and cannot be asked for again.

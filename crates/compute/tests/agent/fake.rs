@@ -224,6 +224,7 @@ pub(crate) struct Script {
 /// One agent, its hypervisor, and the conductor that the test plays.
 pub(crate) struct Stage {
     pub(crate) of: OfAttempt,
+    pub(crate) ctx: Arc<Context>,
     pub(crate) driver: Arc<FakeDriver>,
     pub(crate) life: Life,
     pub(crate) script: Arc<Mutex<Script>>,
@@ -258,8 +259,8 @@ impl Stage {
         let (bus, arrivals) = broker.join(&address());
         let driver_of_agent: Arc<dyn Driver> = driver.clone();
         let ctx = Context::new(Options::new(&config).unwrap(), driver_of_agent, bus, life.clone());
-        life.spawn(drover_compute::agent::serve(ctx, arrivals));
-        Self { of, driver, life, script, conductor, broker, reports, ups, domains, decisions }
+        life.spawn(drover_compute::agent::serve(Arc::clone(&ctx), arrivals));
+        Self { of, ctx, driver, life, script, conductor, broker, reports, ups, domains, decisions }
     }
 
     pub(crate) fn marker(&self) -> Marker {
