@@ -33,6 +33,9 @@ pub(crate) struct State {
     pub(crate) sample: JobSample,
     pub(crate) calls: Vec<MigrateCall>,
     pub(crate) actions: Vec<Action>,
+    pub(crate) libvirt_is_old: bool,
+    /// What block jobs were told: targets, and MiB/s for each.
+    pub(crate) disk_speeds: Vec<(Vec<String>, u64)>,
     /// Domains about which no question is answered.
     pub(crate) silent: Vec<ServerId>,
     /// Whether the guest obeys when it is told to shut down.
@@ -112,7 +115,7 @@ impl Driver for FakeDriver {
             hostname: "h1".to_owned(),
             hypervisor_type: "fake".to_owned(),
             hypervisor_version: 1,
-            libvirt_version: 1,
+            libvirt_version: if self.state().libvirt_is_old { 9_000_000 } else { 11_003_000 },
             cpus: 1,
             memory_mb: 1024,
             capabilities: "<capabilities/>".to_owned(),
@@ -152,6 +155,10 @@ impl Driver for FakeDriver {
     }
     fn disk_usage(&self, _: ServerId, _: Vec<String>) -> Answer<Vec<DiskUsage>> {
         Self::answer(Ok(Vec::new()))
+    }
+    fn set_disk_speed(&self, _: ServerId, targets: Vec<String>, mib: u64) -> Answer<()> {
+        self.state().disk_speeds.push((targets, mib));
+        Self::answer(Ok(()))
     }
     fn job(&self, _: ServerId) -> Answer<JobSample> {
         let mut state = self.state();
