@@ -94,10 +94,13 @@ async fn a_libvirt_that_would_hang_is_not_told_to_change_the_disks_and_the_memor
 }
 
 #[tokio::test]
-async fn an_agent_that_comes_back_gives_the_copy_its_share_of_now() {
+async fn an_agent_that_comes_back_gives_the_copy_and_its_disks_their_share_of_now() {
     let stage = Stage::new(|script, driver, of| {
         script.watch = vec![Watch { bandwidth_mib: Some(20), ..watch(of) }];
         driver.set_job(Some(JobKind::MigrationOut), MIB);
+        let mut state = driver.state();
+        state.devices = "<disk type='file' device='disk'><source file='/d/vda'/><target dev='vda'/></disk>".to_owned();
+        state.sample.progress.disk_total = MIB;
     });
-    stage.until(|state| speeds(state) == [20]).await;
+    stage.until(|state| speeds(state) == [20] && state.disk_speeds == [(vec!["vda".to_owned()], 20)]).await;
 }

@@ -153,8 +153,10 @@ impl Driver for FakeDriver {
     fn inspect(&self, _: ServerId) -> Answer<Inspection> {
         Self::answer(Ok(Inspection::default()))
     }
-    fn disk_usage(&self, _: ServerId, _: Vec<String>) -> Answer<Vec<DiskUsage>> {
-        Self::answer(Ok(Vec::new()))
+    fn disk_usage(&self, _: ServerId, targets: Vec<String>) -> Answer<Vec<DiskUsage>> {
+        let copied = self.state().sample.progress.disk_total > 0;
+        let usage = targets.iter().map(|_| DiskUsage { block_job: true, ..DiskUsage::default() });
+        Self::answer(Ok(if copied { usage.collect() } else { Vec::new() }))
     }
     fn set_disk_speed(&self, _: ServerId, targets: Vec<String>, mib: u64) -> Answer<()> {
         self.state().disk_speeds.push((targets, mib));
