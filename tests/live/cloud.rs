@@ -23,6 +23,7 @@ pub(crate) struct Cloud {
     pub watch: GuestWatch,
     options: Mutex<Vec<(String, String)>>,
     conductors: Mutex<Vec<String>>,
+    bridges: Mutex<Vec<(String, String)>>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -41,7 +42,8 @@ impl Cloud {
         wait_for("the agents to be heard", SOON * 2, || (1..=HOSTS).all(|host| is_up(&api, &format!("h{host}"))))
             .expect("every host is up");
         let watch = bench.watch().expect("a receiver for the guests' datagrams");
-        Self { api, bench, watch, options: Mutex::default(), conductors: Mutex::default(), _turn: turn }
+        let (options, conductors, bridges) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { api, bench, watch, options, conductors, bridges, _turn: turn }
     }
 
     pub(crate) fn host(&self, name: &str) -> Host {
@@ -100,6 +102,20 @@ impl Cloud {
         self.start(name);
     }
 
+    /// One more bridge on a host, which leads to the same network as its first one; gone at the end.
+    pub(crate) fn add_bridge(&self, host: &str, bridge: &str) {
+        lock(&self.bridges).push((host.to_owned(), bridge.to_owned()));
+        for arguments in [
+            format!("link add {bridge} type bridge mcast_snooping 0"),
+            format!("link add {bridge}-up type veth peer name {bridge}-down"),
+            format!("link set {bridge}-up master br0 up"),
+            format!("link set {bridge}-down master {bridge} up"),
+            format!("link set {bridge} up"),
+        ] {
+            self.host(host).run("ip", arguments.split(' ')).unwrap_or_else(|e| panic!("ip {arguments}: {}", e.chain()));
+        }
+    }
+
     /// Slows every migration away from `host` down to this many MiB/s.
     pub(crate) fn cap_bandwidth(&self, host: &str, mib_s: u32) {
         self.set_option(&format!("compute-{host}"), "LIBVIRT__LIVE_MIGRATION_BANDWIDTH", &mib_s.to_string());
@@ -135,6 +151,12 @@ impl Drop for Cloud {
         }
         for guest in self.bench.guests().unwrap_or_default() {
             self.bench.remove_guest(guest.name()).ok();
+        }
+        for (host, bridge) in std::mem::take(&mut *lock(&self.bridges)) {
+            if let Ok(host) = self.bench.host(&host) {
+                host.run("ip", ["link", "delete", &format!("{bridge}-up")]).ok();
+                host.run("ip", ["link", "delete", &bridge]).ok();
+            }
         }
         let hosts = self.bench.hosts().unwrap_or_default();
         for extra in hosts.iter().skip(usize::from(HOSTS)) {

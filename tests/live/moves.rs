@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_testkit::{Disk, GuestSpec};
+use drover_testkit::{CONSOLE_PORT, Disk, GuestSpec};
 use serde_json::json;
 
 use crate::cloud::{Cloud, SOON};
@@ -52,16 +52,33 @@ fn the_base_version_takes_its_three_keys_and_answers_after_the_prechecks() {
     vm.assert_on("h3", "ACTIVE");
 }
 
+/// How `h1` and `h2` call what leads to the same network, and where consoles listen there.
+const THERE_AND_BACK: [(&str, &str, &str); 2] = [("h2", "br-ex", "127.0.0.2"), ("h1", "br0", "127.0.0.1")];
+
 #[test]
-fn a_guest_moves_there_and_back_and_there_again() {
+fn a_guest_moves_there_and_back_and_there_again_to_each_hosts_bridge_and_console_address() {
     let cloud = Cloud::new();
-    let vm = cloud.boot(&GuestSpec { disk: Disk::Shared, dirty_mib_s: 2.0, ..GuestSpec::new("pendulum", "h1") });
-    for host in ["h2", "h1", "h2"] {
+    cloud.add_bridge("h2", "br-ex");
+    for (host, bridge, listen) in THERE_AND_BACK {
+        let mappings = format!("[\"physnet1:{bridge}\"]");
+        cloud.set_agent_options(host, &[("BRIDGE_MAPPINGS", &mappings), ("SERIAL_SERVER_LISTEN", listen)]);
+    }
+    let spec = GuestSpec { disk: Disk::Shared, dirty_mib_s: 2.0, console: true, ..GuestSpec::new("pendulum", "h1") };
+    let vm = cloud.boot(&spec);
+    for (host, bridge, listen) in THERE_AND_BACK.into_iter().cycle().take(3) {
         vm.start_migration(Some(host));
         vm.ended("completed", SOON);
         vm.assert_on(host, "ACTIVE");
+        let xml = cloud.host(host).virsh(["dumpxml", vm.name()]).expect("dumpxml");
+        for source in
+            [format!("<source bridge='{bridge}'/>"), format!("<source mode='bind' host='{listen}' service='{CONSOLE_PORT}'")]
+        {
+            assert!(xml.contains(&source), "no {source} on {host}: {xml}");
+        }
+        let connect = format!("exec 3<>/dev/tcp/{listen}/{CONSOLE_PORT}");
+        cloud.host(host).run("bash", ["-c", &connect]).unwrap_or_else(|e| panic!("the console on {host}: {}", e.chain()));
+        vm.assert_unharmed(); // It is heard, so its bridge leads somewhere.
     }
-    vm.assert_unharmed();
     assert!(vm.longest_gap_ms() < 5000, "{} ms", vm.longest_gap_ms());
 }
 

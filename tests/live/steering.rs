@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use drover_testkit::{GuestSpec, wait_for};
+use drover_testkit::{Disk, GuestSpec, wait_for};
 use serde_json::Value;
 
 use crate::cloud::{Cloud, SOON};
@@ -168,11 +168,16 @@ fn two_copies_share_a_link_and_who_is_left_has_all_of_it() {
     let cloud = Cloud::new();
     cloud.set_option("conductor-1", "DEFAULT__MAX_CONCURRENT_LIVE_MIGRATIONS", "2");
     cloud.set_option("compute-h1", "LIBVIRT__LIVE_MIGRATION_LINK_BANDWIDTH", &MIB_S.to_string());
-    let boot = |name: &str| {
-        let spec = GuestSpec { dirty_mib_s: DIRTY_MIB_S, working_set_mib: Some(32), ..GuestSpec::new(name, "h1") };
+    let boot = |name: &str, disk: Disk| {
+        let spec = GuestSpec { dirty_mib_s: DIRTY_MIB_S, working_set_mib: Some(32), disk, ..GuestSpec::new(name, "h1") };
         cloud.boot(&spec)
     };
-    let (first, second) = (boot("shares-1"), boot("shares-2"));
+    let (first, second) = (boot("shares-1", Disk::None), boot("shares-2", Disk::Local));
+    // Its disk's block job, as libvirt shows it.
+    let disk_runs_under = |mib: u32| {
+        let told = cloud.host("h1").virsh(["blockjob", second.name(), "vda", "--info"]).unwrap_or_else(|e| e.chain());
+        told.contains(&format!("({mib}.000 MiB/s)"))
+    };
     first.start_migration(Some("h2"));
     second.start_migration(Some("h3"));
     // The row's word, the agent's, and what is really sent.
@@ -182,12 +187,12 @@ fn two_copies_share_a_link_and_who_is_left_has_all_of_it() {
         let sent = progress["bytes_per_second"].as_f64().unwrap_or(0.0) / f64::from(1 << 20) / f64::from(mib);
         migration["bandwidth_mib"] == mib && progress["bandwidth_mib"] == mib && (0.6..1.3).contains(&sent)
     };
-    let halves = || runs_under(&first, MIB_S / 2) && runs_under(&second, MIB_S / 2);
+    let halves = || runs_under(&first, MIB_S / 2) && runs_under(&second, MIB_S / 2) && disk_runs_under(MIB_S / 2);
     wait_for("half of the link for each", SOON, halves)
         .unwrap_or_else(|e| panic!("{e}: {:#} {:#}", first.migration(), second.migration()));
     force_complete(&cloud, &first);
     first.ended("completed", PASSES);
-    wait_for("all of it for the other", SOON, || runs_under(&second, MIB_S))
+    wait_for("all of it for the other", SOON, || runs_under(&second, MIB_S) && disk_runs_under(MIB_S))
         .unwrap_or_else(|e| panic!("{e}: {:#}", second.migration()));
     abort(&cloud, &second);
     second.ended("cancelled", SOON);

@@ -163,6 +163,10 @@ fn details(migration: &Value) -> String {
         line("share of links", format!("{} MiB/s", shown(&migration["bandwidth_mib"])));
     }
     result(&migration["job_result"], &mut line);
+    let blackout = &migration["network_blackout"];
+    if !blackout.is_null() {
+        line("blackout", format!("{} ({})", milliseconds(&blackout["total_ms"]), shown(&blackout["basis"])));
+    }
     for (name, key) in [
         ("accepted at", "created_at"),
         ("claimed at", "claimed_at"),
@@ -282,6 +286,14 @@ accepted at       2026-11-22T18:00:42.583416
 18:00:43.000000   downtime 95 ms: the next step
 ";
         assert_eq!(details(&migration), expected);
+    }
+
+    #[test]
+    fn what_it_cost_the_guest_is_told_with_what_that_rests_on() {
+        let migration = json!({"job_result": {"total_ms": 900, "downtime_ms": 12},
+                               "network_blackout": {"total_ms": 15, "basis": "QEMU's downtime and more"}});
+        let told = details(&migration);
+        assert!(told.contains("downtime          12 ms\nblackout          15 ms (QEMU's downtime and more)\n"), "{told}");
     }
 
     #[test]

@@ -376,6 +376,10 @@ fn answers() {
         }
     );
     assert_json_snapshot!("answer.grant", Granted { revision: Revision(5), abort_requested: false, bandwidth_mib: Some(50) });
+    assert_json_snapshot!(
+        "answer.post_live_migration_at_destination",
+        Arrival { report: DomainsReport { complete: false, ..domains() }, announced_after_ms: Some(2) }
+    );
     assert_json_snapshot!("answer.power.under_way", PowerProgress::UnderWay);
     assert_json_snapshot!("answer.power.done", PowerProgress::Done { report: domains() });
     let fault = Fault::power_action(PowerAction::Stop, "libvirt on h1: no");

@@ -9,6 +9,7 @@ use drover_common::lifecycle::Life;
 
 use crate::actor::Actors;
 use crate::announce::Expected;
+use crate::announce::announced::Announced;
 use crate::arrivals::Arrivals;
 use crate::config::Options;
 use crate::doctor::OfferedPort;
@@ -45,6 +46,8 @@ pub struct Context {
     pub arrivals: Arrivals,
     /// Guests that will be announced when they are here.
     pub expected: Expected,
+    /// How soon guests were announced when they were here.
+    pub announced: Announced,
     /// What the conductor said is to be watched.
     pub resumption: Resumption,
     /// Probe files.
@@ -77,6 +80,7 @@ impl Context {
             powers: Powers::default(),
             arrivals: Arrivals::default(),
             expected: Expected::default(),
+            announced: Announced::default(),
             resumption: Resumption::default(),
             digests: Digests::default(),
             capabilities: CapabilityCache::default(),

@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use drover_common::ids::ServerId;
 use drover_common::rpc::latest::{CallState, GuestState, JobKind, MigrationReport, ToConductor, Watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::actor::Command;
 use crate::context::Context;
+use crate::domain_xml::{DiskLocation, DomainXml};
 use crate::driver::{DriverError, if_there};
 use crate::facts;
 use crate::migration::monitor::Monitor;
@@ -114,6 +116,9 @@ async fn take_up_one(ctx: &Arc<Context>, watch: Watch) -> Result<(), DriverError
     let means = Means::of(flags);
     let policy = Convergence::new(&ctx.options.policy, weight, means);
     let mut monitor = Monitor::new(ctx, of, Box::new(policy), means.post_copy);
+    if disks > 0 {
+        monitor.copies(copied_disks(ctx, of.server, &xml).await);
+    }
     if watch.abort_requested {
         monitor.want(Command::Abort);
     }
@@ -128,4 +133,12 @@ async fn take_up_one(ctx: &Arc<Context>, watch: Watch) -> Result<(), DriverError
     let watching = source::watch_attached(Arc::clone(ctx), seat, monitor, Some(watch.revision));
     ctx.life.spawn(watching.instrument(span));
     Ok(())
+}
+
+/// The disks that libvirt copies; none if it does not say.
+async fn copied_disks(ctx: &Context, server: ServerId, xml: &DomainXml) -> Vec<String> {
+    let filled = xml.disks.iter().filter(|disk| disk.location != DiskLocation::Empty);
+    let targets: Vec<String> = filled.map(|disk| disk.target.clone()).collect();
+    let usage = ctx.driver.disk_usage(server, targets.clone()).await.unwrap_or_default();
+    targets.into_iter().zip(usage).filter(|(_, usage)| usage.block_job).map(|(target, _)| target).collect()
 }

@@ -65,6 +65,7 @@ pub(crate) fn migration(status: MigrationStatus, source: &str, destination: Opti
         counters: [[None; 3]; 2],
         progress: None,
         job_result: None,
+        announced_after_ms: None,
         created_at: DateTime::UNIX_EPOCH,
         claimed_at: None,
         started_at: None,

@@ -63,7 +63,7 @@ pub use api::{Answer, Api, LATEST};
 pub use bench::Bench;
 pub use cluster::{Cluster, ClusterHost, ClusterProcess};
 pub use error::{BenchError, Result};
-pub use guest::{BASE_PATTERN, Disk, Guest, GuestSpec};
+pub use guest::{BASE_PATTERN, CONSOLE_PORT, Disk, Guest, GuestSpec};
 pub use host::Host;
 pub use libvirtd::installed_major_version;
 pub use plan::Plan;

@@ -138,6 +138,10 @@ fn view(migration: &Migration, steps: &[Step], position: Option<Position>) -> Va
         "force_complete_requested_by": migration.force_complete_requested_by,
         "progress": migration.progress,
         "job_result": migration.job_result,
+        // As far as both hosts can know; null: QEMU's downtime or the announcement is not known.
+        "network_blackout": migration.network_blackout().map(|blackout| {
+            json!({"total_ms": blackout.total_ms(), "basis": blackout.basis()})
+        }),
         "created_at": ts(migration.created_at),
         "claimed_at": migration.claimed_at.map(ts),
         "started_at": migration.started_at.map(ts),

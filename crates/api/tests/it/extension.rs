@@ -39,6 +39,7 @@ async fn everything_known_of_a_migration_is_told(pool: PgPool) {
         .advance(migration.id, Event::RolledBackFailed, |row| {
             row.fault = Some(Fault::migration_error("QEMU died"));
             row.job_result = Some(JobResult { total_ms: Some(2000), downtime_ms: Some(45), ..JobResult::default() });
+            row.announced_after_ms = Some(3);
         })
         .await;
     golden("extension_migration", &json!({"accepted": accepted.json(), "failed": cloud.get("2.1", &path).await.json()}));

@@ -91,6 +91,9 @@ metrics! {
         "How long a phase took, of migrations that ended: waiting, preparing, copying, finishing, rolling-back", phases;
     MIGRATION_DOWNTIME: Histogram<0> "drover_migration_downtime" Seconds [] of [CONDUCTOR]
         "How long the guest's CPUs stood at the switch-over, by libvirt's account", standstills;
+    MIGRATION_NETWORK_BLACKOUT: Histogram<0> "drover_migration_network_blackout" Seconds [] of [CONDUCTOR]
+        "How long the network did not reach the guest, as far as its hosts know: downtime, and the time to the first announcement",
+        standstills;
     MIGRATION_BANDWIDTH: Histogram<0> "drover_migration_bandwidth" BytesPerSecond [] of [CONDUCTOR]
         "Memory and disks sent, over the job's whole time, by libvirt's account", speeds;
     MIGRATION_TRANSFERRED: Counter<0> "drover_migration_transferred" Bytes [] of [CONDUCTOR]

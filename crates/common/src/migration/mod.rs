@@ -87,6 +87,31 @@ pub struct JobResult {
     pub call_ms: Option<i64>,
 }
 
+/// How long the network did not reach the guest, as far as its hosts can know: each measured a part of it by its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkBlackout {
+    /// How long its CPUs stood, in milliseconds ([`JobResult::downtime_ms`]).
+    pub downtime_ms: i64,
+    /// From libvirt's word that they run on the destination to the first announcement of its agent, in milliseconds.
+    pub announced_after_ms: i64,
+}
+
+impl NetworkBlackout {
+    /// The whole of it, in milliseconds.
+    pub const fn total_ms(&self) -> i64 {
+        self.downtime_ms.saturating_add(self.announced_after_ms)
+    }
+
+    /// What that rests on, for people.
+    pub fn basis(&self) -> String {
+        let Self { downtime_ms, announced_after_ms } = self;
+        format!(
+            "QEMU's downtime of {downtime_ms} ms plus {announced_after_ms} ms until the first announcement; what switches need is not \
+             in it"
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

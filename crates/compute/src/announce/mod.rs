@@ -9,7 +9,9 @@
 //! - [`bridge`]: where. The tap's own bridge learns the guest's place from the first of QEMU's announcements, which comes through
 //!   the tap and cannot be lost before it; the frames here are for what lies beyond, and leave through all ports of the bridge.
 //! - [`socket`]: how. It takes `CAP_NET_RAW`; without it QEMU's announcements have to do.
+//! - [`announced`]: how long it took until the first one had left, for the migration's account.
 
+pub mod announced;
 pub mod bridge;
 pub mod frame;
 pub mod socket;
@@ -18,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use drover_common::ids::ServerId;
 use tokio::sync::broadcast::error::RecvError;
@@ -97,7 +99,7 @@ pub async fn keep_announcing(ctx: Arc<Context>) {
     let announcing = async {
         loop {
             match events.recv().await {
-                Ok(DomainEvent::Arrived(server)) => ctx.life.spawn(announce(Arc::clone(&ctx), server)),
+                Ok(DomainEvent::Arrived(server, at)) => ctx.life.spawn(announce(Arc::clone(&ctx), server, at)),
                 Ok(_) | Err(RecvError::Lagged(_)) => {} // What was missed is left to QEMU's own announcements.
                 Err(RecvError::Closed) => return,
             }
@@ -106,8 +108,8 @@ pub async fn keep_announcing(ctx: Arc<Context>) {
     stop.run_until_cancelled(announcing).await;
 }
 
-/// Announces one guest, on every interface of it that is a port of a bridge.
-async fn announce(ctx: Arc<Context>, server: ServerId) {
+/// Announces one guest, whose CPUs have run here since `arrived`, on every interface of it that is a port of a bridge.
+async fn announce(ctx: Arc<Context>, server: ServerId, arrived: Instant) {
     let addresses = match ctx.expected.take(server) {
         Some(addresses) => addresses,
         None => match ctx.driver.xml(server, XmlKind::Live).await {
@@ -130,12 +132,16 @@ async fn announce(ctx: Arc<Context>, server: ServerId) {
         }
     };
     let options = ctx.options.announce;
-    let mut times = 0;
+    let (mut times, mut has_left) = (0, false);
     while times < options.count {
         tokio::time::sleep(options.pause_after(times)).await;
         // Once it is on its way elsewhere, or gone, its place is no more ours to tell.
-        if ctx.life.stop.is_cancelled() || ctx.actors.is_under_way(server) || !send(&socket, &ports) {
+        if ctx.life.stop.is_cancelled() || ctx.actors.is_under_way(server) {
             break;
+        }
+        let Some(sent) = send(&socket, &ports) else { break };
+        if sent && !std::mem::replace(&mut has_left, true) {
+            ctx.announced.note(server, arrived.elapsed());
         }
         times += 1;
     }
@@ -144,14 +150,15 @@ async fn announce(ctx: Arc<Context>, server: ServerId) {
     }
 }
 
-/// Whether there is still something to announce.
-fn send(socket: &AnnounceSocket, ports: &[BridgePort]) -> bool {
+/// Whether anything was sent; none if there is nothing to announce any more.
+fn send(socket: &AnnounceSocket, ports: &[BridgePort]) -> Option<bool> {
     let there = ports.iter().filter(|port| port.is_there(Path::new(bridge::SYSFS)));
-    there.fold(false, |_, port| {
-        if let Err(error) = socket.send(&port.bridge, &frame::rarp(port.address)) {
+    there.fold(None, |sent, port| {
+        let result = socket.send(&port.bridge, &frame::rarp(port.address));
+        if let Err(error) = &result {
             debug!(error = %error, bridge = port.bridge, "announcement not sent");
         }
-        true
+        Some(result.is_ok() || sent.unwrap_or(false))
     })
 }
 

@@ -78,6 +78,25 @@ fn disks_and_host_devices_are_read() {
 }
 
 #[test]
+fn what_a_copy_of_a_disk_would_lack_is_named_and_a_block_device_is_one() {
+    let disk = |source: &str| {
+        let xml = format!(
+            "<domain type='t'><name>g</name><memory>1</memory><devices><disk {source}<target dev='vda'/></disk></devices></domain>"
+        );
+        DomainXml::parse(&xml).unwrap().disks.remove(0)
+    };
+    let secret = "<encryption format='luks'><secret type='passphrase' uuid='5e'/></encryption>";
+    for encrypted in [
+        disk(&format!("type='file'><source file='/d/vda'>{secret}</source>")),
+        disk(&format!("type='file'><source file='/d/vda'/>{secret}")),
+    ] {
+        assert_eq!(encrypted.not_copyable.as_deref(), Some("it is encrypted"));
+    }
+    let device = disk("type='block'><source dev='/dev/vg/x'/>");
+    assert_eq!((device.location, device.not_copyable), (DiskLocation::Block("/dev/vg/x".to_owned()), None));
+}
+
+#[test]
 fn the_cpu_element_is_cut_out_as_it_stands() {
     let cpu = cpu_element(NOVA).unwrap().unwrap();
     assert!(cpu.starts_with("<cpu mode='custom'") && cpu.ends_with("</cpu>") && cpu.contains("Westmere"), "{cpu}");

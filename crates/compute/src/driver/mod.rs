@@ -7,6 +7,8 @@
 
 pub mod libvirt;
 
+use std::time::Instant;
+
 use drover_common::fault::Fault;
 use drover_common::ids::{HostName, MigrationId, ServerId};
 use drover_common::migration::{JobResult, Progress};
@@ -41,6 +43,8 @@ pub trait Driver: Send + Sync {
     fn inspect(&self, server: ServerId) -> Answer<Inspection>;
     /// The use of the disks with these targets, in that order.
     fn disk_usage(&self, server: ServerId, targets: Vec<String>) -> Answer<Vec<DiskUsage>>;
+    /// How fast the block job on each of these disks may copy, in MiB/s; 0 for no limit.
+    fn set_disk_speed(&self, server: ServerId, targets: Vec<String>, mib: u64) -> Answer<()>;
     /// libvirt's job on a domain and how far it is.
     fn job(&self, server: ServerId) -> Answer<JobSample>;
 
@@ -75,8 +79,8 @@ pub struct Connection {
 pub enum DomainEvent {
     /// It was defined, started, suspended, resumed, stopped, …: look at it.
     Changed(ServerId),
-    /// Its CPUs run here from now on, because of a migration. It may not be whole yet.
-    Arrived(ServerId),
+    /// Its CPUs run here from now on, because of a migration, and when this was heard. It may not be whole yet.
+    Arrived(ServerId, Instant),
     /// Its migration began another pass over the memory.
     Iteration(ServerId),
     /// Its job ended well; libvirt's account of it. Comes once and cannot be asked for again.
@@ -244,7 +248,7 @@ pub struct MigrateCall {
     pub migrate_uri: Option<String>,
     /// Targets of the disks to copy.
     pub migrate_disks: Vec<String>,
-    /// MiB/s, 0 for libvirt's default.
+    /// MiB/s, for the memory and for each of the disks; 0 for libvirt's default.
     pub bandwidth_mib: u64,
     /// Connections of a parallel stream.
     pub parallel_connections: Option<u8>,

@@ -1,9 +1,7 @@
 //! The destination's part: make ready before, take over after.
 
 use drover_common::fault::Fault;
-use drover_common::rpc::latest::{
-    DiskSource, DomainsReport, GuestState, JobKind, Marker, OfAttempt, StorageProbe, WithData, WriteImage,
-};
+use drover_common::rpc::latest::{Arrival, DiskSource, GuestState, JobKind, Marker, OfAttempt, StorageProbe, WithData, WriteImage};
 use futures::future::try_join_all;
 use tracing::warn;
 
@@ -21,6 +19,7 @@ pub async fn pre_live_migration(ctx: &Context, order: &WithData) -> Result<(), F
     let owner = owner(order.of);
     let _turn = turn(ctx, owner).await?;
     ctx.expected.expect(order.of.server, &order.data.xml);
+    ctx.announced.expect(order.of.server);
     let making = order.data.moved_disks().map(|disk| disks::create(disk, owner, &ctx.options.host));
     try_join_all(making).await?;
     let (probes, migration) = (ctx.probes.clone(), owner.migration);
@@ -62,7 +61,7 @@ pub async fn probe_storage(ctx: &Context, order: &WithData) -> Vec<StorageProbe>
 }
 
 /// Answers `post_live_migration_at_destination`: the guest is here; what the migration left on it is tidied up.
-pub async fn post_live_migration(ctx: &Context, order: &WithData) -> Result<DomainsReport, Fault> {
+pub async fn post_live_migration(ctx: &Context, order: &WithData) -> Result<Arrival, Fault> {
     let failed = |error: DriverError| error.into_fault(&ctx.options.host, order.of.server, Fault::migration_error);
     let mut seen = arrived(ctx, order).await?;
     unmark(ctx, order).await;
@@ -72,7 +71,8 @@ pub async fn post_live_migration(ctx: &Context, order: &WithData) -> Result<Doma
         seen = arrived(ctx, order).await?;
     }
     let (_, xml) = facts::live_xml(ctx, order.of.server).await.map_err(failed)?;
-    Ok(ctx.domains.of_one(ctx, domains::report(&seen, &xml)))
+    let report = ctx.domains.of_one(ctx, domains::report(&seen, &xml));
+    Ok(Arrival { report, announced_after_ms: ctx.announced.after_ms(order.of.server) })
 }
 
 /// The guest, if it is here with all its state. It may have gone off since it came: its definition with our marker says so, and a

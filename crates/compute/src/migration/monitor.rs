@@ -4,7 +4,7 @@
 //! beside the loop, so nothing delays the news that the call has returned. The end of the process lets go of the job and does not
 //! abort it: another life of the agent takes it up again.
 
-mod bandwidth;
+pub mod bandwidth;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{Instrument, debug, info, warn};
 
-use self::bandwidth::Limit;
+use self::bandwidth::{Disks, Limit};
 use super::outlook::Forecast;
 use super::policy::{Decision, Measure, Policy, Situation};
 use crate::actor::{Command, Seat};
@@ -67,6 +67,7 @@ enum Doing {
     ForceComplete,
     SetDowntime(u64),
     SetBandwidth(u64),
+    SetDiskBandwidth(u64),
 }
 
 /// What a job is on its way to. There is no way back from any of the last three.
@@ -99,6 +100,7 @@ pub struct Monitor {
     taken_back: Option<String>,
     downtime_ms: Option<u64>,
     limit: Limit,
+    disks: Disks,
     /// What was told of the policy's decisions: each once, although it may be decided again until it works.
     told: Vec<Decision>,
     last: Option<Progress>,
@@ -128,6 +130,7 @@ impl Monitor {
             taken_back: None,
             downtime_ms: None,
             limit: Limit::Unknown,
+            disks: Disks::default(),
             told: Vec::new(),
             last: None,
             account: None,
@@ -314,7 +317,7 @@ impl Monitor {
                 self.follow(decision, &progress);
             }
         }
-        self.follow_commands(progress.memory_total > 0);
+        self.follow_commands(&progress);
         if progress.memory_total == 0 {
             return; // It has not begun, or has just failed.
         }
@@ -384,8 +387,7 @@ impl Monitor {
         self.sample();
     }
 
-    /// `sends`: before the first byte libvirt is still about to set what it was started with, and would undo another limit.
-    fn follow_commands(&mut self, sends: bool) {
+    fn follow_commands(&mut self, progress: &Progress) {
         for command in self.wanted.clone() {
             match command {
                 Command::Abort => {
@@ -393,8 +395,7 @@ impl Monitor {
                     self.abort("an abort was asked for");
                 }
                 Command::ForceComplete => self.force_complete("force-complete was asked for"),
-                Command::Bandwidth(share) if sends => self.set_bandwidth(share),
-                Command::Bandwidth(_) => {}
+                Command::Bandwidth(share) => self.set_bandwidth(share, progress),
             }
         }
     }
@@ -459,6 +460,10 @@ impl Monitor {
             (Doing::SetBandwidth(limit), Ok(())) => {
                 info!(migration.id = %migration, bandwidth_mib = limit, "bandwidth set");
                 self.limit = Limit::Set(limit);
+            }
+            (Doing::SetDiskBandwidth(each), result) => {
+                info!(migration.id = %migration, bandwidth_mib = each, error = result.err(), "bandwidth of each disk set");
+                self.disks_run_under(each);
             }
             // It is still wanted when the next sample comes.
             (Doing::SetBandwidth(_), Err(error)) => debug!(migration.id = %migration, error, "bandwidth not set"),

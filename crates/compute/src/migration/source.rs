@@ -16,6 +16,7 @@ use drover_common::telemetry;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info, info_span, warn};
 
+use super::monitor::bandwidth::of_each_disk;
 use super::monitor::{End, Monitor};
 use super::policy::convergence::{Convergence, Means};
 use super::policy::weight_bytes;
@@ -82,7 +83,7 @@ async fn run(ctx: Arc<Context>, mut seat: Seat, data: MigrateData) {
         "start granted"
     );
     let revision = Some(granted.revision);
-    let commands: Vec<Command> = std::iter::from_fn(|| seat.commands.try_recv().ok()).collect();
+    let mut commands: Vec<Command> = std::iter::from_fn(|| seat.commands.try_recv().ok()).collect();
     let start = match start {
         Ok(_) if granted.abort_requested || commands.contains(&Command::Abort) => {
             Err("an abort was asked for before the start".to_owned())
@@ -91,7 +92,11 @@ async fn run(ctx: Arc<Context>, mut seat: Seat, data: MigrateData) {
     };
     match start {
         Ok(mut start) => {
-            start.call.bandwidth_mib = ctx.options.bandwidth(granted.bandwidth_mib);
+            let share = granted.bandwidth_mib;
+            start.call.bandwidth_mib = of_each_disk(&ctx.options, share, start.call.migrate_disks.len());
+            if start.call.bandwidth_mib != ctx.options.bandwidth(share) {
+                commands.insert(0, Command::Bandwidth(share)); // The memory, which comes after the disks, may have all of it.
+            }
             migrate(&ctx, &mut seat, start, &data, &commands, revision).await;
         }
         Err(why) => {
@@ -112,7 +117,7 @@ async fn migrate(
 ) {
     let of = seat.of;
     let mut monitor = Monitor::new(ctx, of, Box::new(start.policy), start.means.post_copy);
-    monitor.runs_under(start.call.bandwidth_mib);
+    monitor.runs_under(&start.call);
     for &command in commands {
         monitor.want(command); // It came while leave was asked for.
     }

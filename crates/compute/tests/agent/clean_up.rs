@@ -1,9 +1,11 @@
 //! What is removed, stopped and let go on after a migration: only what is its, and only as it is at that very moment.
 
+use std::time::Duration;
+
 use drover_common::bus::CallError;
 use drover_common::fault::FaultClass;
 use drover_common::ids::{Attempt, MigrationId};
-use drover_common::rpc::latest::{Authority, DomainsReport, GrantKind, GuestState, Marker, ToCompute};
+use drover_common::rpc::latest::{Arrival, Authority, GrantKind, GuestState, Marker, ToCompute};
 use drover_compute::driver::{Action, PauseReason, RunState};
 
 use super::fake::{Stage, State};
@@ -45,13 +47,27 @@ fn starts_to_run(state: &mut State) {
 async fn a_guest_that_went_off_after_it_came_has_arrived_and_one_that_left_nothing_is_not_found() {
     let stage = stage(RunState::ShutOff, |stage| Some(stage.marker()));
     let take_over = || ToCompute::PostLiveMigrationAtDestination(stage.with_data());
-    let report: DomainsReport = stage.call(take_over()).await.unwrap();
+    let Arrival { report, announced_after_ms } = stage.call(take_over()).await.unwrap();
+    assert_eq!(announced_after_ms, None, "nobody announced it");
     assert_eq!((report.domains.len(), report.domains[0].state, report.complete), (1, GuestState::ShutOff, false));
     stage.set_domain(|domain| domain.marker = None);
     let other = fault(&stage, take_over()).await;
     assert_eq!(other.class, FaultClass::MigrationError, "a definition that was here before: {other}");
     stage.driver.state().domain = None;
     assert_eq!(fault(&stage, take_over()).await.class, FaultClass::InstanceNotFound);
+}
+
+#[tokio::test]
+async fn how_soon_a_guest_was_announced_is_told_as_often_as_asked_and_not_of_its_next_arrival() {
+    let stage = stage(RunState::Running, |stage| Some(stage.marker()));
+    stage.ctx.announced.note(stage.of.server, Duration::from_micros(1400));
+    for _ in 0..2 {
+        let arrival: Arrival = stage.call(ToCompute::PostLiveMigrationAtDestination(stage.with_data())).await.unwrap();
+        assert_eq!((arrival.announced_after_ms, arrival.report.domains.len()), (Some(2), 1));
+    }
+    stage.call::<()>(ToCompute::PreLiveMigration(stage.with_data())).await.unwrap();
+    let again: Arrival = stage.call(ToCompute::PostLiveMigrationAtDestination(stage.with_data())).await.unwrap();
+    assert_eq!(again.announced_after_ms, None);
 }
 
 #[tokio::test]

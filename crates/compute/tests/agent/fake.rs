@@ -33,6 +33,9 @@ pub(crate) struct State {
     pub(crate) sample: JobSample,
     pub(crate) calls: Vec<MigrateCall>,
     pub(crate) actions: Vec<Action>,
+    pub(crate) libvirt_is_old: bool,
+    /// What block jobs were told: targets, and MiB/s for each.
+    pub(crate) disk_speeds: Vec<(Vec<String>, u64)>,
     /// Domains about which no question is answered.
     pub(crate) silent: Vec<ServerId>,
     /// Whether the guest obeys when it is told to shut down.
@@ -112,7 +115,7 @@ impl Driver for FakeDriver {
             hostname: "h1".to_owned(),
             hypervisor_type: "fake".to_owned(),
             hypervisor_version: 1,
-            libvirt_version: 1,
+            libvirt_version: if self.state().libvirt_is_old { 9_000_000 } else { 11_003_000 },
             cpus: 1,
             memory_mb: 1024,
             capabilities: "<capabilities/>".to_owned(),
@@ -150,8 +153,14 @@ impl Driver for FakeDriver {
     fn inspect(&self, _: ServerId) -> Answer<Inspection> {
         Self::answer(Ok(Inspection::default()))
     }
-    fn disk_usage(&self, _: ServerId, _: Vec<String>) -> Answer<Vec<DiskUsage>> {
-        Self::answer(Ok(Vec::new()))
+    fn disk_usage(&self, _: ServerId, targets: Vec<String>) -> Answer<Vec<DiskUsage>> {
+        let copied = self.state().sample.progress.disk_total > 0;
+        let usage = targets.iter().map(|_| DiskUsage { block_job: true, ..DiskUsage::default() });
+        Self::answer(Ok(if copied { usage.collect() } else { Vec::new() }))
+    }
+    fn set_disk_speed(&self, _: ServerId, targets: Vec<String>, mib: u64) -> Answer<()> {
+        self.state().disk_speeds.push((targets, mib));
+        Self::answer(Ok(()))
     }
     fn job(&self, _: ServerId) -> Answer<JobSample> {
         let mut state = self.state();
@@ -224,6 +233,7 @@ pub(crate) struct Script {
 /// One agent, its hypervisor, and the conductor that the test plays.
 pub(crate) struct Stage {
     pub(crate) of: OfAttempt,
+    pub(crate) ctx: Arc<Context>,
     pub(crate) driver: Arc<FakeDriver>,
     pub(crate) life: Life,
     pub(crate) script: Arc<Mutex<Script>>,
@@ -258,8 +268,8 @@ impl Stage {
         let (bus, arrivals) = broker.join(&address());
         let driver_of_agent: Arc<dyn Driver> = driver.clone();
         let ctx = Context::new(Options::new(&config).unwrap(), driver_of_agent, bus, life.clone());
-        life.spawn(drover_compute::agent::serve(ctx, arrivals));
-        Self { of, driver, life, script, conductor, broker, reports, ups, domains, decisions }
+        life.spawn(drover_compute::agent::serve(Arc::clone(&ctx), arrivals));
+        Self { of, ctx, driver, life, script, conductor, broker, reports, ups, domains, decisions }
     }
 
     pub(crate) fn marker(&self) -> Marker {

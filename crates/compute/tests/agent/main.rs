@@ -12,6 +12,7 @@ use fake::{Stage, address};
 
 mod bandwidth;
 mod clean_up;
+mod connections;
 mod convergence;
 mod fake;
 mod hosts;

@@ -17,9 +17,20 @@ async fn a_guest_moves_and_the_books_follow(pool: PgPool) {
     world.h2.set_guest(Some(GuestState::Running), None);
     let id = world.live_migrate().await;
     let row = world.until(id, |row| row.status.is_final()).await;
-    assert_eq!((row.status, row.fault), (MigrationStatus::Completed, None));
+    assert_eq!((row.status, &row.fault, row.network_blackout()), (MigrationStatus::Completed, &None, None), "nobody announced it");
     let server = world.server().await;
     assert_eq!((server.host, server.vm_state, server.task_state), (host("h2"), VmState::Active, None));
+}
+
+#[sqlx::test(migrator = "drover_store::MIGRATOR")]
+async fn what_the_network_missed_of_the_guest_is_its_downtime_and_the_time_to_its_announcement(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.h2.set_guest(Some(GuestState::Running), None);
+    world.h2.announces_after(2);
+    let id = world.live_migrate().await;
+    let row = world.until(id, |row| row.status.is_final()).await;
+    let blackout = row.network_blackout().unwrap();
+    assert_eq!((blackout.downtime_ms, blackout.announced_after_ms, blackout.total_ms()), (30, 2, 32));
 }
 
 /// The guest is on h2, which goes away before it has taken over.

@@ -12,11 +12,12 @@ use drover_common::doctor::own_clock;
 use drover_common::host::HostInventory;
 use drover_common::ids::{HostName, Incarnation, MigrationId, RequestId, ServerId};
 use drover_common::lifecycle::Life;
+use drover_common::migration::JobResult;
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{
-    Authority, CallState, CheckSource, DestinationAddresses, DestinationCheck, Diagnose, DomainReport, DomainsReport, Extent,
-    GrantKind, GrantRequest, Granted, GuestDescription, GuestFacts, GuestState, HostDiagnosis, HostFacts, ImagePiece, Marker,
-    MigrateData, MigrateDisk, MigrateServer, MigrationReport, OfAttempt, Peer, Reach, StorageProbe, ToCompute, ToConductor,
+    Arrival, Authority, CallState, CheckSource, DestinationAddresses, DestinationCheck, Diagnose, DomainReport, DomainsReport,
+    Extent, GrantKind, GrantRequest, Granted, GuestDescription, GuestFacts, GuestState, HostDiagnosis, HostFacts, ImagePiece,
+    Marker, MigrateData, MigrateDisk, MigrateServer, MigrationReport, OfAttempt, Peer, Reach, StorageProbe, ToCompute, ToConductor,
 };
 use drover_common::server::{Flavor, TaskState, VmState};
 use drover_common::telemetry;
@@ -288,6 +289,8 @@ struct State {
     /// Whether libvirt's call returns.
     stays_in_call: bool,
     in_call: bool,
+    /// How soon the guest that arrived was announced.
+    announced_after_ms: Option<u64>,
     /// Of the last report.
     sequence: i64,
     /// The guest's disks.
@@ -358,6 +361,11 @@ impl Agent {
     /// libvirt's call does not return.
     pub(crate) fn stay_in_call(&self) {
         self.state().stays_in_call = true;
+    }
+
+    /// The guest that arrives is announced so soon.
+    pub(crate) fn announces_after(&self, milliseconds: u64) {
+        self.state().announced_after_ms = Some(milliseconds);
     }
 
     /// It returns after all, and the guest has arrived.
@@ -441,7 +449,9 @@ impl Agent {
                 state.sequence = 7;
                 let domains = state.guest.iter().map(|guest| domain(self.server, guest.state)).collect();
                 let (incarnation, sequence) = (self.life, state.sequence);
-                json!(DomainsReport { incarnation, sequence, complete: false, domains, gone: Vec::new(), unreadable: Vec::new() })
+                let report =
+                    DomainsReport { incarnation, sequence, complete: false, domains, gone: Vec::new(), unreadable: Vec::new() };
+                json!(Arrival { report, announced_after_ms: state.announced_after_ms })
             }
             ToCompute::Diagnose(question) => json!(self.diagnosis(question)),
             _ => Value::Null,
@@ -485,7 +495,7 @@ impl Agent {
             server: of.server,
             revision: Some(granted.revision),
             facts: self.facts(CallState::ended(None)),
-            result: None,
+            result: Some(JobResult { downtime_ms: Some(30), ..JobResult::default() }),
             not_started: None,
         };
         self.bus.cast(&Address::Conductor, &Envelope::new(ToConductor::Report(report))).await.unwrap();

@@ -144,9 +144,10 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
         Record,
         "UPDATE migrations SET
              status = $4, revision = revision + 1, attempt = $5, source_node = $6, dest_compute = $7, dest_node = $8, retries = $9,
-             refusals = $10, migrate_data = CASE WHEN $24 THEN $11 ELSE migrate_data END, pre_done = $12, start_incarnation = $13, ending = $14, waiting_for = $15,
+             refusals = $10, migrate_data = CASE WHEN $25 THEN $11 ELSE migrate_data END, pre_done = $12,
+             start_incarnation = $13, ending = $14, waiting_for = $15,
              fault_class = $16, fault_message = $17, deadline = now() + make_interval(secs => $18),
-             casts = $19, job_result = $20, recoveries = $21,
+             casts = $19, job_result = $20, recoveries = $21, announced_after_ms = $24,
              queued_at = CASE $4 WHEN 'queued' THEN coalesce(queued_at, clock_timestamp()) WHEN 'accepted' THEN queued_at END,
              slot_hosts = CASE WHEN $4 IN ('accepted', 'queued') THEN $22::text[] END,
              bandwidth_mib = CASE WHEN $4 NOT IN ('preparing', 'running', 'running (post-copy)') THEN NULL
@@ -181,6 +182,7 @@ async fn write(conn: &mut PgConnection, before: &Migration, after: &Migration) -
         after.recoveries,
         slot_hosts.as_deref(),
         after.bandwidth_mib.map(bandwidth::stored),
+        after.announced_after_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
         new_data,
     )
     .fetch_optional(conn)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use drover_common::fault::Fault;
 use drover_common::ids::{Attempt, HostName, Incarnation, MigrationId, RequestId, Revision, ServerId};
-use drover_common::migration::{JobResult, MigrationStatus, Progress};
+use drover_common::migration::{JobResult, MigrationStatus, NetworkBlackout, Progress};
 use drover_common::rpc::latest::MigrateData;
 use serde::Serialize;
 use serde_json::Value;
@@ -71,6 +71,8 @@ pub struct Migration {
     pub counters: [[Option<i64>; 3]; 2],
     pub progress: Option<Progress>,
     pub job_result: Option<JobResult>,
+    /// How soon the destination's agent announced the guest, in milliseconds; none if it did not, or before the end.
+    pub announced_after_ms: Option<u64>,
     pub created_at: DateTime<Utc>,
     pub claimed_at: Option<DateTime<Utc>>,
     pub started_at: Option<DateTime<Utc>>,
@@ -79,6 +81,16 @@ pub struct Migration {
     pub updated_at: Option<DateTime<Utc>>,
     /// The trace that it belongs to.
     pub traceparent: Option<String>,
+}
+
+impl Migration {
+    /// How long the network did not reach the guest; none unless both parts of it are known.
+    pub fn network_blackout(&self) -> Option<NetworkBlackout> {
+        Some(NetworkBlackout {
+            downtime_ms: self.job_result.as_ref()?.downtime_ms?,
+            announced_after_ms: i64::try_from(self.announced_after_ms?).ok()?,
+        })
+    }
 }
 
 /// When the sweep looks at a row that nobody said anything else about.
@@ -150,6 +162,7 @@ pub(super) struct Record {
     pub(super) slot_hosts: Option<Vec<String>>,
     pub(super) bandwidth_mib: Option<i64>,
     pub(super) traceparent: Option<String>,
+    pub(super) announced_after_ms: Option<i64>,
 }
 
 impl Record {
@@ -208,6 +221,7 @@ impl Record {
             ],
             progress: self.progress.map(serde_json::from_value).transpose()?,
             job_result: self.job_result.map(serde_json::from_value).transpose()?,
+            announced_after_ms: self.announced_after_ms.map(i64::unsigned_abs),
             created_at: self.created_at,
             claimed_at: self.claimed_at,
             started_at: self.started_at,

@@ -218,6 +218,7 @@ fn spec(arguments: GuestArguments) -> GuestSpec {
         machine: arguments.machine,
         transient: arguments.transient,
         paused: arguments.paused,
+        console: false,
     }
 }
 

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use super::image::BootImage;
-use super::{GuestSpec, disks};
+use super::{CONSOLE_PORT, GuestSpec, disks};
 use crate::error::{BenchError, Result};
 use crate::host::SHARED;
 use crate::plan::Plan;
@@ -85,7 +85,7 @@ pub(super) fn xml(plan: Plan, spec: &GuestSpec, uuid: &str, address: Ipv4Addr, i
       <source path='{serial}' append='on'/>
       <target port='0'/>
     </serial>
-    <memballoon model='none'/>
+{console}    <memballoon model='none'/>
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
   </devices>
 </domain>
@@ -101,6 +101,18 @@ pub(super) fn xml(plan: Plan, spec: &GuestSpec, uuid: &str, address: Ipv4Addr, i
         cpu = spec.cpu,
         mac = plan.guest_mac(address.octets()[3]),
         serial = serial_path(&spec.name),
+        console = if spec.console { console() } else { String::new() },
+    )
+}
+
+fn console() -> String {
+    format!(
+        "    <serial type='tcp'>
+      <source mode='bind' host='127.0.0.1' service='{CONSOLE_PORT}'/>
+      <protocol type='raw'/>
+      <target port='1'/>
+    </serial>
+"
     )
 }
 

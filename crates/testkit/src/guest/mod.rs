@@ -25,6 +25,8 @@ use crate::workload::report::INTERVAL_MS;
 pub const MACHINE: &str = "pc-i440fx-7.2";
 /// A CPU model that QEMU can emulate completely, so that libvirt finds nothing missing.
 pub const CPU: &str = "Westmere";
+/// Where the console of a guest listens that has one on TCP ([`GuestSpec::console`]).
+pub const CONSOLE_PORT: u16 = 10_000;
 /// A guest boots in four to six seconds when the machine is idle, and several may boot at once.
 const BOOT_WITHIN: Duration = Duration::from_mins(2);
 
@@ -70,6 +72,8 @@ pub struct GuestSpec {
     pub transient: bool,
     /// Start it with its processors stopped.
     pub paused: bool,
+    /// A second serial console, on TCP: [`CONSOLE_PORT`] of the loopback address 127.0.0.1.
+    pub console: bool,
 }
 
 impl GuestSpec {
@@ -88,6 +92,7 @@ impl GuestSpec {
             machine: MACHINE.to_owned(),
             transient: false,
             paused: false,
+            console: false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::conductor::DomainsReport;
 use super::doctor::Diagnose;
 use super::guest::{DestinationCheck, GuestDescription, MigrateData, StorageProbe};
 use super::image::ImagePiece;
@@ -36,7 +37,7 @@ pub enum ToCompute {
     RecoverPostCopy(Recovery),
     /// To either: [`super::facts::HostFacts`].
     GetFacts(OfAttempt),
-    /// To the destination after the switch-over: [`super::conductor::DomainsReport`] on this one guest.
+    /// To the destination after the switch-over: an [`Arrival`].
     PostLiveMigrationAtDestination(WithData),
     /// To the destination after the switch-over: write a probe file beside each disk whose file was made there, for the source to
     /// look for before it removes its own: a list of [`super::guest::StorageProbe`]. Since 1.3.
@@ -212,6 +213,18 @@ pub enum Authority {
         /// Its id.
         id: i64,
     },
+}
+
+/// The guest has arrived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// On this one guest, also if it has gone off since.
+    #[serde(flatten)]
+    pub report: DomainsReport,
+    /// From libvirt's word that its CPUs run to the agent's first announcement of it, in milliseconds, by the host's clock; none if
+    /// there was no announcement, or none by this life of the agent. Since 1.4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced_after_ms: Option<u64>,
 }
 
 /// What to remove, and by which right.

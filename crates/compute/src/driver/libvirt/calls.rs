@@ -185,6 +185,10 @@ pub(super) fn disk_usage(peer: &Peer, server: ServerId, targets: &[String]) -> R
     peer.with(server, |domain| targets.iter().map(|target| usage(domain, target)).collect())
 }
 
+pub(super) fn set_disk_speed(peer: &Peer, server: ServerId, targets: &[String], mib: u64) -> Result<(), Error> {
+    peer.with(server, |domain| targets.iter().try_for_each(|target| ffi::set_block_job_speed(domain, target, mib)))
+}
+
 /// libvirt's test driver has neither snapshots of this kind nor block jobs.
 fn if_supported<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     unless(result, sys::VIR_ERR_NO_SUPPORT)

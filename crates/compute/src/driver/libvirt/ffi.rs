@@ -107,6 +107,13 @@ pub(super) fn has_block_job(domain: &Domain, target: &str) -> Result<bool, Error
     Ok(checked(found)? == 1)
 }
 
+/// How fast the block job on the disk with this target may copy, in MiB/s; 0 for no limit.
+pub(super) fn set_block_job_speed(domain: &Domain, target: &str, mib: u64) -> Result<(), Error> {
+    let target = CString::new(target)?;
+    // SAFETY: the domain and the text live until the call returns.
+    checked(unsafe { sys::virDomainBlockJobSetSpeed(domain.as_ptr(), target.as_ptr(), mib, 0) }).map(drop)
+}
+
 /// Compares a `<cpu>` with what the hypervisor can give such a guest: `virCPUCompareResult`. What is incompatible is an error that
 /// says what is missing.
 pub(super) fn compare_hypervisor_cpu(connect: &Connect, machine: &Machine, cpu: &str) -> Result<c_int, Error> {

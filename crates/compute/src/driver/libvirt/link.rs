@@ -4,7 +4,7 @@
 //! keep-alive when libvirtd hangs, and hands on events.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use drover_common::ids::ServerId;
@@ -152,7 +152,7 @@ impl Link {
                     handles.forget(ServerId(uuid)); // It may have another name now.
                     DomainEvent::Changed(ServerId(uuid))
                 }
-                RawEvent::Arrived(uuid) => DomainEvent::Arrived(ServerId(uuid)),
+                RawEvent::Arrived(uuid) => DomainEvent::Arrived(ServerId(uuid), Instant::now()),
                 RawEvent::Iteration(uuid) => DomainEvent::Iteration(ServerId(uuid)),
                 RawEvent::JobCompleted(uuid, params) => DomainEvent::JobCompleted(ServerId(uuid), Box::new(job::result(&params))),
                 RawEvent::Closed => return closed.cancel(),

@@ -94,6 +94,10 @@ impl Driver for Libvirt {
         self.ask_about(server, move |peer| calls::disk_usage(peer, server, &targets))
     }
 
+    fn set_disk_speed(&self, server: ServerId, targets: Vec<String>, mib: u64) -> Answer<()> {
+        self.ask_about(server, move |peer| calls::set_disk_speed(peer, server, &targets, mib))
+    }
+
     fn job(&self, server: ServerId) -> Answer<JobSample> {
         self.ask_about(server, move |peer| calls::job(peer, server))
     }

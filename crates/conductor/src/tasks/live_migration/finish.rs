@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use drover_common::fault::{Fault, FaultClass};
 use drover_common::migration::Event;
-use drover_common::rpc::latest::{Authority, CleanUp, DomainsReport, ToCompute};
+use drover_common::rpc::latest::{Arrival, Authority, CleanUp, ToCompute};
 use drover_common::server::PowerState;
+use drover_store::StoreError;
 use drover_store::actions::names;
 use drover_store::debts::Side;
 use drover_store::migrations::{Migration, advance};
-use drover_store::StoreError;
 use tracing::{info, warn};
 
 use super::closing::{Debt, Outcome, Settle};
@@ -62,11 +62,11 @@ impl Conductor {
         };
         self.notify_start(row, notifications::Step::PostDest, &destination);
         let (taken_over, cleaned_up) = tokio::join!(
-            self.agents.call::<DomainsReport>(&destination, take_over, request, within),
+            self.agents.call::<Arrival>(&destination, take_over, request, within),
             self.clean_source(&row.source, clean_up, request),
         );
         let mut power_state = match &taken_over {
-            Ok(report) => report.domains.first().map_or(PowerState::NoState, |domain| domain.state.power_state()),
+            Ok(Arrival { report, .. }) => report.domains.first().map_or(PowerState::NoState, |domain| domain.state.power_state()),
             // It was seen there after the move: it has gone off since, and with it a transient domain.
             Err(fault) if fault.class == FaultClass::InstanceNotFound => PowerState::Shutdown,
             // An operator asserts that the host is fenced, and the guest with it: it was there, and it is off.
@@ -82,7 +82,8 @@ impl Conductor {
             return Ok(wait_for_broker(fault));
         }
         // Reports that were made before the guest came must not say later that it is gone.
-        let observed = taken_over.as_ref().ok().map(|report| (report.incarnation, report.sequence));
+        let observed = taken_over.as_ref().ok().map(|arrival| (arrival.report.incarnation, arrival.report.sequence));
+        let announced_after_ms = taken_over.as_ref().ok().and_then(|arrival| arrival.announced_after_ms);
         let mut outcome = Outcome::of(Event::Finished);
         outcome.events.push(CheckEvent {
             name: names::POST_AT_DESTINATION,
@@ -105,7 +106,7 @@ impl Conductor {
         info!(destination = %with_data.data.destination.host, "the guest is on the destination");
         let node = row.dest_node.clone().unwrap_or_default();
         outcome.settle = Some(Settle { host: destination.clone(), node, power_state, observed });
-        let closed = self.close(row, outcome, |_| ()).await?;
+        let closed = self.close(row, outcome, |after| after.announced_after_ms = announced_after_ms).await?;
         if matches!(closed, Step::Closed) {
             self.notify_end(row, notifications::Step::PostDest, &destination);
             self.notify_end(row, notifications::Step::Post, &row.source);
