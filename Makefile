@@ -42,8 +42,9 @@ lint: ## clippy and rustfmt over everything
 deny: ## Licences, sources, duplicates and known vulnerabilities of what we depend on (deny.toml)
 	@deploy/dev/deny
 
-bench: ## Measure against libvirt itself; writes docs/benchmarks.md
+bench: ## Measure against libvirt itself, and policies side by side; writes docs/benchmarks.md and docs/convergence.md
 	@deploy/dev/bench measure
+	@deploy/dev/bench measure --convergence
 
 sqlx-prepare: ## Renew .sqlx after a change of a query or of the schema
 	@deploy/dev/sqlx-prepare
