@@ -6,6 +6,7 @@ mod fleet;
 mod hosts;
 mod leases;
 mod listing;
+mod logs;
 mod migrations;
 mod outbox;
 mod power;
