@@ -97,6 +97,7 @@ impl Store {
 
     fn connect(config: &DatabaseSection, settings: &[(&str, &str)]) -> Result<Self, StoreError> {
         let options: PgConnectOptions = config.connection.expose().parse().map_err(StoreError::query("open"))?;
+        // sqlx asks whether a statement is to be logged; with the answer no, tracing's filters per layer swallow the next line of anybody.
         let options = options.application_name("drover").disable_statement_logging();
         let options = options.options(TIMEOUTS).options(settings.iter().copied());
         let pool = |most: u32, options| {
