@@ -76,9 +76,9 @@ impl Life {
 /// The whole `main` of a service: arguments, configuration, logs, signals, `run`, orderly end.
 pub fn main<F, R, E>(name: &'static str, run: R) -> ExitCode
 where
-    F: Future<Output = Result<(), E>>,
-    R: FnOnce(Config, Life) -> F,
-    E: std::error::Error + 'static,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    R: FnOnce(Config, Life) -> F + Send + 'static,
+    E: std::error::Error + Send + 'static,
 {
     let arguments = Arguments::of(name);
     let configured = config::load(arguments.config_file.as_deref());
@@ -97,7 +97,8 @@ where
         }
     };
     info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
-    let code = runtime.block_on(live(name, run, config));
+    // On a task, too: from this thread each message that `run` takes in would have to be handed to one that runs tasks.
+    let code = runtime.block_on(runtime.spawn(live(name, run, config))).unwrap_or(ExitCode::FAILURE);
     // Dropping the runtime would wait for threads that block in a call (a hung libvirt, a hung file system) without end.
     runtime.shutdown_background();
     drop(traces);
@@ -106,9 +107,9 @@ where
 
 async fn live<F, R, E>(name: &'static str, run: R, config: Config) -> ExitCode
 where
-    F: Future<Output = Result<(), E>>,
-    R: FnOnce(Config, Life) -> F,
-    E: std::error::Error + 'static,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    R: FnOnce(Config, Life) -> F + Send + 'static,
+    E: std::error::Error + Send + 'static,
 {
     let life = Life::default();
     tokio::spawn(stop_on_signal(life.stop.clone()));

@@ -19,6 +19,7 @@ use crate::inventory;
 use crate::ledger::Ledger;
 use crate::power::Powers;
 use crate::prechecks::cpu::CapabilityCache;
+use crate::prechecks::described::Described;
 use crate::prechecks::post_copy::Qemu;
 use crate::resume::Resumption;
 use crate::storage::image::Digests;
@@ -50,6 +51,8 @@ pub struct Context {
     pub announced: Announced,
     /// What the conductor said is to be watched.
     pub resumption: Resumption,
+    /// Guests that are being checked.
+    pub described: Described,
     /// Probe files.
     pub probes: Probes,
     /// Digests of images.
@@ -82,6 +85,7 @@ impl Context {
             expected: Expected::default(),
             announced: Announced::default(),
             resumption: Resumption::default(),
+            described: Described::default(),
             digests: Digests::default(),
             capabilities: CapabilityCache::default(),
             domains: Domains::default(),

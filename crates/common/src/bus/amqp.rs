@@ -41,6 +41,9 @@ const NOTIFICATIONS: &str = "nova";
 const DEAD_LETTERS: &str = "drover.dead";
 const DEAD_QUEUE: &str = "conductor.dead";
 
+/// lapin has buffers for 32 frames each way: with RabbitMQ's 128 KiB for a frame they are 8 MiB of each process. Longer messages come
+/// in several frames. `frame_max` in the URL wins.
+const FRAME_BYTES: u32 = 16 << 10;
 /// Two of them missed, and the broker drops the connection and with it an agent's queue.
 const HEARTBEAT_SECONDS: u16 = 5;
 /// Messages from the shared queue that one process works on at a time.
@@ -63,6 +66,7 @@ pub fn start(config: &Config, own: Address) -> Result<(Bus, mpsc::Receiver<Incom
     })?;
     uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
     uri.query.connection_timeout = Some(5000);
+    uri.query.frame_max.get_or_insert(FRAME_BYTES);
     let user = uri.authority.userinfo.username.clone();
     if let Address::Compute(host) = &own
         && user != format!("compute-{host}")

@@ -5,6 +5,7 @@
 pub mod connections;
 pub mod cpu;
 pub mod describe;
+pub mod described;
 pub mod destination;
 pub mod post_copy;
 pub mod reach;

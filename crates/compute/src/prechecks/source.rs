@@ -6,8 +6,8 @@ use drover_common::config::Compression;
 use drover_common::fault::Fault;
 use drover_common::ids::HostName;
 use drover_common::rpc::latest::{
-    CheckSource, DestinationAddresses, DestinationCheck, DiskSource, FileFacts, GuestDisk, GuestState, ImageCheck, MigrateData,
-    MigrateDisk, Sharing, StorageProbe, Stream, StreamEnd,
+    AboutGuest, CheckSource, DestinationAddresses, DestinationCheck, DiskSource, FileFacts, GuestDisk, GuestState, ImageCheck,
+    MigrateData, MigrateDisk, Sharing, StorageProbe, Stream, StreamEnd,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -27,8 +27,9 @@ pub async fn check(ctx: &Context, question: &CheckSource) -> Result<MigrateData,
     ctx.driver.prepare_migration(question.server);
     // The tries take as long as the network takes; what else can refuse does not wait for them.
     let tries = tokio::spawn(connect_tries(ctx, question)?);
+    let about = AboutGuest { migration: question.migration, server: question.server };
     let (guest, source_sees, digests, end, link) = tokio::join!(
-        describe::look_again(ctx, question.server, &question.guest.disks),
+        describe::look_again(ctx, &about, &question.guest.disks),
         look_for_probes(&question.found),
         digests(ctx, &question.found),
         stream::own_end(ctx),

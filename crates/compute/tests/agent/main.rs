@@ -11,6 +11,7 @@ use drover_compute::driver::{Action, DomainEvent, DriverError};
 use fake::{Stage, address};
 
 mod bandwidth;
+mod checks;
 mod clean_up;
 mod connections;
 mod convergence;
