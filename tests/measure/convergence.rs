@@ -232,8 +232,8 @@ fn document(all: &[Led], command: &str) -> String {
          (`crates/compute/src/migration/policy`). The downtime is QEMU's own figure; in post-copy it is the switch only, what the guest \
          waits for pages afterwards is not in it. The link is narrow by QEMU's own `max-bandwidth`, which does not hold while the guest \
          stands: over a wire that carries no more the downtime would come near the limit that the policy set last. The budget is {} ms: \
-         a limit beyond it, by which Proxmox's policy finishes above 100 %, is none that Drover's may set. Nova's times are divided by 25 (a step each {} s, timeout after {} s), Drover's with \
-         them. One copy each: figures of a second or less are within chance.\n\n{}",
+         a limit beyond it, by which Proxmox's policy finishes above 100 %, is none that Drover's may set. Nova's times are divided by \
+         25 (a step each {} s, timeout after {} s), Drover's with them. One copy each: figures of a second or less are within chance.\n\n{}",
         OPTIONS.downtime_ms,
         OPTIONS.downtime_delay_seconds * 2,
         OPTIONS.completion_timeout_seconds * 2,

@@ -18,9 +18,8 @@ pub async fn describe_guest(ctx: &Context, about: &AboutGuest) -> Result<GuestDe
     let guest = look(ctx, about.server).await?;
     let disks = look_up_files(from_xml(&guest.xml.disks)).await?;
     let written = ctx.probes.write(about.migration, directories(&disks), probe::SOURCE_KEEP);
-    let inspected = ctx.driver.inspect(about.server);
-    let (usage, inspection, probes) = tokio::join!(usage(ctx, about.server, &disks), inspected, written);
-    let disks = match examine(ctx, &guest, disks, usage, inspection).await {
+    let (usage, probes) = tokio::join!(usage(ctx, about.server, &disks), written);
+    let disks = match examine(ctx, &guest, disks, usage).await {
         Ok(disks) => disks,
         Err(fault) => {
             ctx.probes.remove(about.migration).await;
@@ -46,11 +45,10 @@ pub async fn describe_guest(ctx: &Context, about: &AboutGuest) -> Result<GuestDe
     })
 }
 
-/// The same guest as it is known, if it was described a moment ago, else looked at again: all questions at once. Snapshots and saved images were looked for a moment ago;
-/// of those that came since, libvirt itself takes care when it starts.
+/// The same guest again, with the disks that it had: as it was described a moment ago, else all questions at once.
 pub async fn look_again(ctx: &Context, about: &AboutGuest, known: &[GuestDisk]) -> Result<(Guest, Vec<GuestDisk>), Fault> {
-    if let Some(known) = ctx.described.take(about.migration) {
-        return Ok(known);
+    if let Some(described) = ctx.described.take(about.migration) {
+        return Ok(described);
     }
     let server = about.server;
     let (guest, usage) = tokio::join!(look(ctx, server), usage(ctx, server, known));
@@ -62,7 +60,7 @@ pub async fn look_again(ctx: &Context, about: &AboutGuest, known: &[GuestDisk]) 
             guest.xml.name, ctx.options.host
         )));
     }
-    let disks = examine(ctx, &guest, disks, usage, Ok(Inspection::default())).await?;
+    let disks = examine(ctx, &guest, disks, usage).await?;
     Ok((guest, disks))
 }
 
@@ -75,6 +73,7 @@ pub struct Guest {
     pub text: String,
     /// The same, read.
     pub xml: DomainXml,
+    inspection: Inspection,
 }
 
 /// Which disk it is and where; a block device's identity is looked up later.
@@ -94,10 +93,11 @@ async fn look(ctx: &Context, server: ServerId) -> Result<Guest, Fault> {
             seen.domain.name, ctx.options.host, seen.facts.state
         )));
     }
-    let text = ctx.driver.xml(server, XmlKind::Live).await.map_err(failed)?;
+    let (text, inspection) = tokio::join!(ctx.driver.xml(server, XmlKind::Live), ctx.driver.inspect(server));
+    let text = text.map_err(failed)?;
     let xml = DomainXml::parse(&text)
         .map_err(|error| Fault::precheck(format_args!("XML of domain {}: {}", seen.domain.name, telemetry::chain(&error))))?;
-    Ok(Guest { seen, text, xml })
+    Ok(Guest { seen, text, xml, inspection: inspection.map_err(failed)? })
 }
 
 /// The use of the disks that are on this host.
@@ -119,10 +119,9 @@ async fn examine(
     guest: &Guest,
     mut disks: Vec<GuestDisk>,
     usage: Result<Vec<DiskUsage>, DriverError>,
-    inspection: Result<Inspection, DriverError>,
 ) -> Result<Vec<GuestDisk>, Fault> {
-    let failed = |error: DriverError| error.into_fault(&ctx.options.host, guest.seen.domain.server, Fault::precheck);
-    let (usage, inspection) = (usage.map_err(failed)?, inspection.map_err(failed)?);
+    let server = guest.seen.domain.server;
+    let usage = usage.map_err(|error| error.into_fault(&ctx.options.host, server, Fault::precheck))?;
     let mut busy = Vec::new();
     for (disk, usage) in disks.iter_mut().filter(|disk| is_here(disk)).zip(usage) {
         disk.capacity_bytes = usage.capacity;
@@ -131,7 +130,7 @@ async fn examine(
             busy.push(disk.target.clone());
         }
     }
-    let hindrances = hindrances(&guest.seen, &guest.xml, inspection, &busy);
+    let hindrances = hindrances(&guest.seen, &guest.xml, guest.inspection, &busy);
     if !hindrances.is_empty() {
         return Err(Fault::precheck(format_args!(
             "domain {} on {} cannot be moved now: {}",
