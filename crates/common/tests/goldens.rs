@@ -314,6 +314,7 @@ fn messages_to_a_conductor() {
         bandwidth_mib: Some(50),
         ..Progress::default()
     };
+    let policy = Decision { elapsed_ms: 0, what: "policy".to_owned(), why: "convergence".to_owned() };
     let decision = Decision { elapsed_ms: 900, what: "downtime 95 ms".to_owned(), why: "live_migration_downtime_steps".to_owned() };
     let grant = GrantRequest {
         migration: MigrationId(7),
@@ -340,7 +341,7 @@ fn messages_to_a_conductor() {
         ToConductor::WakePower { power_action: PowerActionId(9) },
         ToConductor::GrantPower(PowerGrantRequest { id: PowerActionId(9), incarnation: life() }),
         ToConductor::Progress(ProgressReport { of: of(), progress }),
-        ToConductor::Decided(DecisionReport { of: of(), decision }),
+        ToConductor::Decided(DecisionReport { of: of(), decision: policy, more: vec![decision] }),
         ToConductor::Report(report),
         ToConductor::Diagnose,
     ];

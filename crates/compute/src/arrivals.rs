@@ -3,21 +3,23 @@
 //! The order to make ready can come late: after the order to roll back, which found nothing then. What it would make nobody would
 //! remove any more.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use drover_common::ids::{Attempt, MigrationId};
+use drover_common::ids::{Attempt, MigrationId, ServerId};
 use tokio::sync::OwnedMutexGuard;
 
-/// Migrations that are remembered. The oldest are forgotten: their orders are long out of the broker.
+/// Migrations that are remembered, and guests that are expected. The oldest migrations are forgotten: their orders are long out of the
+/// broker.
 const REMEMBERED_MAX: usize = 1024;
 
 /// A turn with a migration; the next begins when it is dropped.
 pub type Turn = OwnedMutexGuard<Option<Attempt>>;
 
-/// For each migration the newest attempt that was rolled back here, behind a lock that is held for a step.
+/// For each migration the newest attempt that was rolled back here, behind a lock that is held for a step; and who is on the way.
 #[derive(Debug, Default)]
 pub struct Arrivals {
+    expected: Mutex<BTreeSet<ServerId>>,
     rolled_back: Mutex<BTreeMap<MigrationId, Arc<tokio::sync::Mutex<Option<Attempt>>>>>,
 }
 
@@ -34,6 +36,28 @@ impl Arrivals {
         let mut turn = self.turn(migration).await;
         *turn = (*turn).max(Some(attempt));
         turn
+    }
+
+    /// All is ready for this guest.
+    pub fn expect(&self, server: ServerId) {
+        let mut expected = self.expected();
+        if expected.len() < REMEMBERED_MAX {
+            expected.insert(server);
+        }
+    }
+
+    /// It has come, or will not come.
+    pub fn is_settled(&self, server: ServerId) {
+        self.expected().remove(&server);
+    }
+
+    /// Whether it is on its way here, as far as this life of the agent was told.
+    pub fn is_expected(&self, server: ServerId) -> bool {
+        self.expected().contains(&server)
+    }
+
+    fn expected(&self) -> MutexGuard<'_, BTreeSet<ServerId>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn turn(&self, migration: MigrationId) -> Turn {

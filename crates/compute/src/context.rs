@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use drover_common::bus::Bus;
 use drover_common::host::HostInventory;
-use drover_common::ids::Incarnation;
+use drover_common::ids::{Incarnation, ServerId};
 use drover_common::lifecycle::Life;
 
 use crate::actor::Actors;
@@ -106,6 +106,11 @@ impl Context {
         }
         *known = Some(inventory.clone());
         is_new
+    }
+
+    /// Whether a migration of ours moves this guest away from here or to here just now.
+    pub fn moves(&self, server: ServerId) -> bool {
+        self.actors.is_under_way(server) || self.arrivals.is_expected(server)
     }
 
     /// Notes libvirt's `<cpu>` of the host.

@@ -1,8 +1,8 @@
 //! What domains this host has: told when one changes, and all of them now and then.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use drover_common::bus::Address;
@@ -11,6 +11,7 @@ use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::{DomainReport, DomainsReport, GuestState, JobKind, ToConductor};
 use futures::StreamExt;
 use tokio::sync::{Mutex, Notify, broadcast};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::context::Context;
@@ -20,7 +21,7 @@ use crate::facts::{self, SeenGuest};
 
 /// How long events are gathered: starting a guest brings several.
 const GATHER: Duration = Duration::from_millis(50);
-/// When a guest is looked at again of whose next change libvirt will say nothing ([`Again`]).
+/// When a guest is looked at that waits ([`Waiting`]).
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long one guest may keep the report about the others waiting.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
@@ -29,9 +30,19 @@ const LOOKS_AT_A_TIME: usize = 4;
 /// Between two complete reports that nothing asked for.
 const COMPLETE_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Guests that should be looked at again soon, with what is known of them: one that runs here but has not wholly arrived, and one that
-/// is being migrated away by nobody that we know of. The end of either brings no event of libvirt's.
-type Again = BTreeMap<ServerId, Option<(GuestState, Option<JobKind>)>>;
+/// What was last told of a guest; none if it is to be told of whatever it is.
+type Known = Option<(GuestState, Option<JobKind>)>;
+
+/// A guest that will be looked at [`LOOK_AGAIN`] from `since`:
+///
+/// - libvirt said that it changed while a migration of ours moves it. The conductor hears of it from the migration itself, often before
+///   this look, which then is not needed ([`Domains::told_otherwise`]).
+/// - It runs here but has not wholly arrived, or is being migrated away by nobody that we know of. The end of either brings no event.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    since: Instant,
+    known: Known,
+}
 
 /// Reports of one life of the agent.
 #[derive(Debug, Default)]
@@ -40,6 +51,7 @@ pub struct Domains {
     /// Held from taking a number to the end of looking, so that a report with a higher number has looked later.
     looking: Mutex<()>,
     wanted: Notify,
+    waiting: std::sync::Mutex<BTreeMap<ServerId, Waiting>>,
 }
 
 impl Domains {
@@ -50,12 +62,17 @@ impl Domains {
 
     /// All domains. Those that are arriving are not this host's yet.
     pub async fn complete(&self, ctx: &Context) -> Result<DomainsReport, DriverError> {
-        Ok(self.look(ctx, None, &Again::new()).await?.0)
+        self.look(ctx, None, &BTreeMap::new()).await
     }
 
-    /// Looks at some domains, or at all: the report, and which of them should be looked at again soon. What is as it was when that
-    /// was decided (`known`) need not be reported once more.
-    async fn look(&self, ctx: &Context, some: Option<Vec<ServerId>>, known: &Again) -> Result<(DomainsReport, Again), DriverError> {
+    /// Looks at some domains, or at all; what must be looked at again waits for it. What is still as it is `known` to be is not reported
+    /// once more.
+    async fn look(
+        &self,
+        ctx: &Context,
+        some: Option<Vec<ServerId>>,
+        known: &BTreeMap<ServerId, Known>,
+    ) -> Result<DomainsReport, DriverError> {
         let _looking = self.looking.lock().await;
         let mut report = DomainsReport {
             incarnation: ctx.incarnation,
@@ -71,19 +88,18 @@ impl Domains {
         };
         let looks = servers.into_iter().map(|server| async move { (server, look_at(ctx, server).await) });
         let mut looks = futures::stream::iter(looks).buffered(LOOKS_AT_A_TIME);
-        let mut again = Again::new();
         while let Some((server, look)) = looks.next().await {
             match look {
                 Look::Is(domain) => {
                     let now = Some((domain.state, domain.job));
                     if domain.job == Some(JobKind::MigrationOut) && !ctx.actors.is_under_way(server) {
-                        again.insert(server, now);
+                        self.wait(server, now);
                     }
                     if now.is_none_or(|now| known.get(&server) != Some(&Some(now))) {
                         report.domains.push(*domain);
                     }
                 }
-                Look::Arriving { runs: true } => drop(again.insert(server, None)),
+                Look::Arriving { runs: true } => self.wait(server, None),
                 Look::Arriving { runs: false } => {}
                 Look::Gone if report.complete => {} // Since they were listed.
                 Look::Gone => report.gone.push(server),
@@ -94,12 +110,12 @@ impl Domains {
                 }
             }
         }
-        Ok((report, again))
+        Ok(report)
     }
 
     /// Looks at one domain: it is in the report, or among what is gone.
     pub async fn of(&self, ctx: &Context, server: ServerId) -> Result<DomainsReport, DriverError> {
-        Ok(self.look(ctx, Some(vec![server]), &Again::new()).await?.0)
+        self.look(ctx, Some(vec![server]), &BTreeMap::new()).await
     }
 
     /// A report on one domain that was just looked at. What was looked at before has a lower number, what comes after a higher one.
@@ -116,6 +132,36 @@ impl Domains {
 
     fn next(&self) -> i64 {
         self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The conductor is told of this guest by other means, as it was seen at `looked` or later: what libvirt said before is no news.
+    pub fn told_otherwise(&self, server: ServerId, looked: Instant) {
+        let mut waiting = self.waiting();
+        if waiting.get(&server).is_some_and(|waits| waits.since <= looked) {
+            waiting.remove(&server);
+        }
+    }
+
+    fn wait(&self, server: ServerId, known: Known) {
+        self.waiting().insert(server, Waiting { since: Instant::now(), known });
+    }
+
+    /// Waits until guests have waited long enough, and takes them out.
+    async fn due(&self) -> BTreeMap<ServerId, Known> {
+        loop {
+            let first = self.waiting().values().map(|waits| waits.since).min();
+            let Some(first) = first else { return std::future::pending().await };
+            tokio::time::sleep_until(first + LOOK_AGAIN).await;
+            let now = Instant::now();
+            let due: BTreeMap<_, _> = self.waiting().extract_if(.., |_, waits| waits.since + LOOK_AGAIN <= now).collect();
+            if !due.is_empty() {
+                return due.into_iter().map(|(server, waits)| (server, waits.known)).collect();
+            }
+        }
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, BTreeMap<ServerId, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,55 +224,51 @@ async fn report_changes(ctx: &Context) {
     let mut events = ctx.driver.events();
     let mut complete = tokio::time::interval(COMPLETE_INTERVAL);
     complete.tick().await; // The first one goes with the registration.
-    let mut again = Again::new();
     loop {
-        let mut known = Again::new();
+        let mut known = BTreeMap::new();
         let changes = tokio::select! {
-            event = events.recv() => gather(event, &mut events).await,
+            event = events.recv() => gather(ctx, event, &mut events).await,
             _ = complete.tick() => Changes::Everything,
             () = ctx.domains.wanted.notified() => Changes::Everything,
-            () = tokio::time::sleep(LOOK_AGAIN), if !again.is_empty() => {
-                known = std::mem::take(&mut again);
+            due = ctx.domains.due() => {
+                known = due;
                 Changes::Of(known.keys().copied().collect())
             }
         };
         let looked = match changes {
-            Changes::Nothing => continue,
+            Changes::Of(servers) if servers.is_empty() => continue,
             Changes::Of(servers) => ctx.domains.look(ctx, Some(servers.into_iter().collect()), &known).await,
             Changes::Everything => ctx.domains.look(ctx, None, &known).await,
         };
         match looked {
-            Ok((report, soon)) => {
-                again.extend(soon);
-                send(ctx, report).await;
-            }
+            Ok(report) => send(ctx, report).await,
             Err(error) => debug!(error = %error, "domains not read; the next registration reports them"),
         }
     }
 }
 
 enum Changes {
-    Nothing,
     Of(BTreeSet<ServerId>),
     Everything,
 }
 
 type Event = Result<DomainEvent, broadcast::error::RecvError>;
 
-/// The first event and those that follow closely.
-async fn gather(first: Event, events: &mut broadcast::Receiver<DomainEvent>) -> Changes {
+/// The first event and those that follow closely. Guests that a migration of ours moves are left waiting.
+async fn gather(ctx: &Context, first: Event, events: &mut broadcast::Receiver<DomainEvent>) -> Changes {
     let mut servers = BTreeSet::new();
     let mut next = first;
-    let end = tokio::time::Instant::now() + GATHER;
+    let end = Instant::now() + GATHER;
     loop {
         match next {
-            Ok(DomainEvent::Changed(server)) => {
-                servers.insert(server);
-            }
-            Ok(_) if servers.is_empty() => return Changes::Nothing,
+            Ok(DomainEvent::Changed(server)) if ctx.moves(server) => ctx.domains.wait(server, None),
+            Ok(DomainEvent::Changed(server)) => drop(servers.insert(server)),
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => return Changes::Everything,
-            Err(broadcast::error::RecvError::Closed) => return Changes::Nothing,
+            Err(broadcast::error::RecvError::Closed) => return Changes::Of(servers),
+        }
+        if servers.is_empty() {
+            return Changes::Of(servers);
         }
         match tokio::time::timeout_at(end, events.recv()).await {
             Ok(event) => next = event,

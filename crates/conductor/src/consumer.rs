@@ -108,7 +108,7 @@ impl Conductor {
             (Sender::Agent(host), ToConductor::Domains(report)) => self.domains(host, &report).await,
             (Sender::Agent(host), ToConductor::Grant(request)) => self.grant(host, request, reply_to.as_ref()).await,
             (Sender::Agent(host), ToConductor::Progress(report)) => self.progress(host, &report).await,
-            (Sender::Agent(host), ToConductor::Decided(report)) => self.decided(host, &report).await,
+            (Sender::Agent(host), ToConductor::Decided(report)) => self.decided(host, report).await,
             (Sender::Agent(host), ToConductor::Report(report)) => self.report(host, report).await,
             (sender, message) => self.out_of_place(sender, &message, reply_to.as_ref()).await,
         }

@@ -38,12 +38,14 @@ impl Conductor {
         Done::Yes
     }
 
-    /// A decision about a copy: a line on the migration, and no more.
-    pub(crate) async fn decided(&self, host: &HostName, report: &DecisionReport) -> Done {
-        let DecisionReport { of, decision } = report;
+    /// Decisions about a copy: lines on the migration, and no more.
+    pub(crate) async fn decided(&self, host: &HostName, report: DecisionReport) -> Done {
+        let DecisionReport { of, decision, more } = report;
+        let mut decisions = vec![decision];
+        decisions.extend(more);
         let write = async {
             let mut conn = self.store.connection().await?;
-            steps::decided(&mut conn, of.migration, of.attempt, host, decision).await
+            steps::decided(&mut conn, of.migration, of.attempt, host, &decisions).await
         };
         match write.await {
             Ok(()) => Done::Yes,

@@ -1,5 +1,7 @@
 //! Instance actions, their events, and faults: what happened to a server, for its owner.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use drover_common::fault::Fault;
 use drover_common::ids::{HostName, RequestId, ServerId};
@@ -135,28 +137,43 @@ pub async fn end_event(conn: &mut PgConnection, event: i64, error: Option<&Fault
     Ok(())
 }
 
-/// A step that began `lasted` ago and is over: one row, written once.
-pub async fn record_event(
-    conn: &mut PgConnection,
-    action: i64,
-    event: &str,
-    host: &HostName,
-    lasted: std::time::Duration,
-    error: Option<&Fault>,
-) -> Result<(), StoreError> {
+/// A step that is over.
+#[derive(Debug)]
+pub struct EndedEvent {
+    /// Nova's name for it.
+    pub name: &'static str,
+    /// Where it was done.
+    pub host: HostName,
+    /// How long ago it began.
+    pub lasted: Duration,
+    /// Why it failed, if it did.
+    pub fault: Option<Fault>,
+}
+
+/// Steps that are over: a row each, in their order, written once.
+pub async fn record_events(conn: &mut PgConnection, action: i64, events: &[EndedEvent]) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = events.iter().map(|event| event.name.to_owned()).collect();
+    let hosts: Vec<String> = events.iter().map(|event| event.host.to_string()).collect();
+    let lasted: Vec<f64> = events.iter().map(|event| crate::seconds(event.lasted)).collect();
+    let errors: Vec<Option<String>> = events.iter().map(|event| event.fault.as_ref().map(|fault| fault.message.clone())).collect();
     sqlx::query!(
         "INSERT INTO instance_action_events (action_id, event, host, start_time, finish_time, result, details)
-         VALUES ($1, $2, $3, clock_timestamp() - make_interval(secs => $4), clock_timestamp(), $5, $6)",
+         SELECT $1, e.name, e.host, clock_timestamp() - make_interval(secs => e.lasted), clock_timestamp(),
+                CASE WHEN e.error IS NULL THEN 'Success' ELSE 'Error' END, e.error
+         FROM unnest($2::text[], $3::text[], $4::float8[], $5::text[]) WITH ORDINALITY AS e (name, host, lasted, error, place)
+         ORDER BY e.place",
         action,
-        event,
-        host.as_str(),
-        crate::seconds(lasted),
-        if error.is_some() { "Error" } else { "Success" },
-        error.map(|fault| fault.message.as_str()),
+        &names,
+        &hosts,
+        &lasted,
+        &errors as &[Option<String>],
     )
     .execute(conn)
     .await
-    .map_err(StoreError::query("actions.record_event"))?;
+    .map_err(StoreError::query("actions.record_events"))?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use drover_common::fault::Fault;
 use drover_common::rpc::latest::{Arrival, DiskSource, GuestState, JobKind, Marker, OfAttempt, StorageProbe, WithData, WriteImage};
 use futures::future::try_join_all;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::arrivals::Turn;
@@ -18,6 +19,7 @@ use crate::storage::{carry, moved_directories, probe};
 pub async fn pre_live_migration(ctx: &Context, order: &WithData) -> Result<(), Fault> {
     let owner = owner(order.of);
     let _turn = turn(ctx, owner).await?;
+    ctx.arrivals.expect(order.of.server);
     ctx.expected.expect(order.of.server, &order.data.xml);
     ctx.announced.expect(order.of.server);
     let making = order.data.moved_disks().map(|disk| disks::create(disk, owner, &ctx.options.host));
@@ -63,6 +65,7 @@ pub async fn probe_storage(ctx: &Context, order: &WithData) -> Vec<StorageProbe>
 /// Answers `post_live_migration_at_destination`: the guest is here; what the migration left on it is tidied up.
 pub async fn post_live_migration(ctx: &Context, order: &WithData) -> Result<Arrival, Fault> {
     let failed = |error: DriverError| error.into_fault(&ctx.options.host, order.of.server, Fault::migration_error);
+    let looked = Instant::now();
     let mut seen = arrived(ctx, order).await?;
     unmark(ctx, order).await;
     if order.data.persistent && seen.facts.state.is_active() && !seen.domain.persistent {
@@ -72,6 +75,8 @@ pub async fn post_live_migration(ctx: &Context, order: &WithData) -> Result<Arri
     }
     let (_, xml) = facts::live_xml(ctx, order.of.server).await.map_err(failed)?;
     let report = ctx.domains.of_one(ctx, domains::report(&seen, &xml));
+    ctx.arrivals.is_settled(order.of.server);
+    ctx.domains.told_otherwise(order.of.server, looked);
     Ok(Arrival { report, announced_after_ms: ctx.announced.after_ms(order.of.server) })
 }
 

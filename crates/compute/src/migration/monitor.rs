@@ -199,23 +199,15 @@ impl Monitor {
         self.taken_back.clone().filter(|_| self.took_it_back())
     }
 
-    /// Tells by which rules the copy is led; `no_post_copy` is why it cannot become post-copy although that is permitted.
-    pub fn tell_policy(&self, no_post_copy: Option<&str>) {
-        let mut why = self.policy.describe();
-        if let Some(reason) = no_post_copy {
-            why = format!("{why}; not by post-copy: {reason}");
+    /// Tells by which rules the copy is led, how the memory travels, and whether the guest could come back.
+    pub fn tell_plan(&self, data: &MigrateData) {
+        let mut policy = self.policy.describe();
+        if let Some(reason) = &data.no_post_copy {
+            policy = format!("{policy}; not by post-copy: {reason}");
         }
-        self.tell("policy", why);
-    }
-
-    /// Tells how the memory travels, and whether the guest could come back.
-    pub fn tell_stream(&self, data: &MigrateData) {
-        if let Some(stream) = &data.stream {
-            self.tell("stream", stream.why.clone());
-        }
-        if let Some(why) = &data.no_way_back {
-            self.tell("no way back", why.clone());
-        }
+        let stream = data.stream.as_ref().map(|stream| told("stream", stream.why.clone()));
+        let no_way_back = data.no_way_back.as_ref().map(|why| told("no way back", why.clone()));
+        self.tell(told("policy", policy), stream.into_iter().chain(no_way_back).collect());
     }
 
     /// libvirt's account of the job, as far as it can be had: the numbers of the last sample are real, totals are not invented.
@@ -345,20 +337,18 @@ impl Monitor {
         }
         if !self.told.contains(&decision) {
             metrics::decided(*measure);
-            self.tell_at(progress.elapsed_ms, &shown(*measure, self.may_post_copy), why.clone());
+            let what = shown(*measure, self.may_post_copy);
+            self.tell(Told { elapsed_ms: progress.elapsed_ms, what, why: why.clone() }, Vec::new());
             self.told.push(decision);
         }
     }
 
-    fn tell(&self, what: &str, why: String) {
-        self.tell_at(self.last.as_ref().map_or(0, |last| last.elapsed_ms), what, why);
-    }
-
-    /// A line in the log, and one that is kept on the migration.
-    fn tell_at(&self, elapsed_ms: i64, what: &str, why: String) {
-        info!(migration.id = %self.of.migration, server.id = %self.of.server, elapsed_ms, what, why, "decided");
-        let decision = Told { elapsed_ms, what: what.to_owned(), why };
-        let message = ToConductor::Decided(DecisionReport { of: self.of, decision });
+    /// Lines in the log, which are also kept on the migration.
+    fn tell(&self, decision: Told, more: Vec<Told>) {
+        for Told { elapsed_ms, what, why } in [&decision].into_iter().chain(&more) {
+            info!(migration.id = %self.of.migration, server.id = %self.of.server, elapsed_ms, what, why, "decided");
+        }
+        let message = ToConductor::Decided(DecisionReport { of: self.of, decision, more });
         let (ctx, of) = (Arc::clone(&self.ctx), self.of);
         let deliver = async move { reports::deliver(&ctx, of.migration, message, &ctx.life.stop).await };
         tokio::spawn(deliver.in_current_span());
@@ -495,6 +485,11 @@ impl Monitor {
     pub const fn is_post_copy(&mut self) {
         self.course = Course::PostCopy;
     }
+}
+
+/// What was decided before the copy began.
+fn told(what: &str, why: String) -> Told {
+    Told { elapsed_ms: 0, what: what.to_owned(), why }
 }
 
 /// A measure, for people.

@@ -124,8 +124,7 @@ async fn migrate(
     ctx.ledger.set(of, CallState::InCall);
     let begin = Instant::now();
     let returned = ctx.driver.migrate(start.call);
-    monitor.tell_policy(data.no_post_copy.as_deref());
-    monitor.tell_stream(data);
+    monitor.tell_plan(data);
     tokio::spawn({
         let ctx = Arc::clone(ctx);
         async move { ctx.probes.remove(of.migration).await }
@@ -257,7 +256,11 @@ pub(super) async fn end(
     metrics::returned(monitor.how_it_ended(succeeded), took);
     let stood = monitor.stood_for();
     ctx.ledger.set(of, CallState::Ended { error, taken_back: monitor.why_taken_back() });
+    let looked = Instant::now();
     let (facts, account) = tokio::join!(look_at_last(ctx, of), monitor.account(succeeded, Some(took)));
+    if succeeded && facts.as_ref().is_some_and(|facts| facts.guest.is_none()) {
+        ctx.domains.told_otherwise(of.server, looked); // It has left: the report says so.
+    }
     if let Some(blackout) = blackout(succeeded, stood, account.as_ref()) {
         metrics::blackout(blackout);
     }

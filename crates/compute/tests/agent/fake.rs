@@ -388,7 +388,11 @@ async fn play_conductor(
                 }
             }
             ToConductor::Report(report) => drop(heard.reports.send(report)),
-            ToConductor::Decided(report) => drop(heard.decisions.send(report.decision)),
+            ToConductor::Decided(report) => {
+                for decision in std::iter::once(report.decision).chain(report.more) {
+                    heard.decisions.send(decision).ok();
+                }
+            }
             ToConductor::Domains(domains) => drop(heard.domains.send(domains)),
             ToConductor::GrantPower(request) => {
                 let answer = {

@@ -39,28 +39,31 @@ pub async fn of_migration(conn: &mut PgConnection, id: MigrationId) -> Result<Ve
     .map_err(StoreError::query("migration_steps.of_migration"))
 }
 
-/// Writes what the source decided about an attempt, once, however often it is said.
+/// Writes what the source decided about an attempt, in its order and once, however often it is said.
 pub async fn decided(
     conn: &mut PgConnection,
     id: MigrationId,
     attempt: Attempt,
     source: &HostName,
-    decision: &Decision,
+    decisions: &[Decision],
 ) -> Result<(), StoreError> {
-    let kind = if decision.what == "policy" { "policy" } else { "decision" };
+    let what: Vec<String> = decisions.iter().map(|decision| decision.what.clone()).collect();
+    let why: Vec<String> = decisions.iter().map(|decision| decision.why.clone()).collect();
+    let elapsed_ms: Vec<i64> = decisions.iter().map(|decision| decision.elapsed_ms).collect();
     sqlx::query!(
         "INSERT INTO migration_steps (migration_id, attempt, kind, what, why, elapsed_ms)
-         SELECT id, $2, $4, $5, $6, $7 FROM migrations
-         WHERE id = $1 AND source_compute = $3 AND attempt BETWEEN $2 AND $2 + 1
-           AND (SELECT count(*) FROM migration_steps WHERE migration_id = $1 AND attempt = $2) < $8
+         SELECT m.id, $2, CASE d.what WHEN 'policy' THEN 'policy' ELSE 'decision' END, d.what, d.why, d.elapsed_ms
+         FROM migrations m, unnest($4::text[], $5::text[], $6::bigint[]) WITH ORDINALITY AS d (what, why, elapsed_ms, place)
+         WHERE m.id = $1 AND m.source_compute = $3 AND m.attempt BETWEEN $2 AND $2 + 1
+           AND d.place + (SELECT count(*) FROM migration_steps WHERE migration_id = $1 AND attempt = $2) <= $7
+         ORDER BY d.place
          ON CONFLICT ON CONSTRAINT migration_steps_once DO NOTHING",
         id.0,
         attempt.0,
         source.as_str(),
-        kind,
-        decision.what,
-        decision.why,
-        decision.elapsed_ms,
+        &what,
+        &why,
+        &elapsed_ms,
         DECISIONS_MAX,
     )
     .execute(conn)

@@ -11,3 +11,4 @@ mod migrations;
 mod outbox;
 mod power;
 mod servers;
+mod steps;

@@ -191,6 +191,9 @@ pub struct DecisionReport {
     pub of: OfAttempt,
     /// What, when and why.
     pub decision: Decision,
+    /// What else, in its order. Since 1.5.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<Decision>,
 }
 
 /// Something happened to an attempt, with what the source sees since.

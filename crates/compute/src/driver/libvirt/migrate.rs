@@ -1,7 +1,7 @@
 //! `virDomainMigrateToURI3`: on a thread and a connection of its own.
 //!
-//! The call blocks as long as the guest travels, and libvirtd serves only a handful of calls of one client at a time. One idle
-//! connection is kept, so that opening it costs nothing between the leave to start and the start.
+//! The call blocks as long as the guest travels, and libvirtd serves only a handful of calls of one client at a time. A few idle
+//! connections are kept, so that opening them costs nothing between the leave to start and the start.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,10 +15,14 @@ use virt::sys;
 use super::{calls, error, ffi, link};
 use crate::driver::{Answer, DriverError, MigrateCall};
 
+/// Idle connections that are kept: as many guests as usually leave at a time.
+const SPARES_MAX: usize = 4;
+
 /// The connections on which migrations are called.
 pub(super) struct Migrator {
     uri: String,
-    spare: Mutex<Option<Spare>>,
+    /// The longest idle first.
+    spares: Mutex<Vec<Spare>>,
 }
 
 /// An idle connection, and the domain that will probably be migrated on it.
@@ -27,14 +31,20 @@ struct Spare {
     domain: Option<(ServerId, Domain)>,
 }
 
+impl Spare {
+    fn is_for(&self, server: ServerId) -> bool {
+        self.domain.as_ref().is_some_and(|(of, _)| *of == server)
+    }
+}
+
 impl Migrator {
     pub(super) fn new(uri: &str) -> Arc<Self> {
-        Arc::new(Self { uri: uri.to_owned(), spare: Mutex::new(None) })
+        Arc::new(Self { uri: uri.to_owned(), spares: Mutex::default() })
     }
 
-    /// Makes the idle connection ready for a domain. Blocks.
+    /// Makes an idle connection ready for a domain. Blocks.
     pub(super) fn warm(&self, server: ServerId) {
-        match self.take() {
+        match self.take(server) {
             Ok(Spare { connect, .. }) => {
                 let domain = calls::lookup(&connect, server).ok().map(|domain| (server, domain));
                 self.put(Spare { connect, domain });
@@ -58,7 +68,7 @@ impl Migrator {
     }
 
     fn run(&self, call: &MigrateCall) -> Result<(), DriverError> {
-        let Spare { connect, domain } = self.take()?;
+        let Spare { connect, domain } = self.take(call.server)?;
         let domain = match domain {
             Some((server, domain)) if server == call.server => domain,
             _ => calls::lookup(&connect, call.server).map_err(|error| error::on(&connect, &error))?,
@@ -73,25 +83,37 @@ impl Migrator {
         result
     }
 
-    /// The idle connection if it still lives, else a new one.
-    fn take(&self) -> Result<Spare, DriverError> {
-        let spare = self.lock().take();
-        match spare.filter(|spare| spare.connect.is_alive().unwrap_or(false)) {
-            Some(spare) => Ok(spare),
-            None => Ok(Spare { connect: link::connect(&self.uri)?, domain: None }),
+    /// An idle connection that still lives: the one that was made ready for this domain, or one that is for none; else a new one.
+    fn take(&self, server: ServerId) -> Result<Spare, DriverError> {
+        loop {
+            let spare = {
+                let mut spares = self.lock();
+                let own = spares.iter().position(|spare| spare.is_for(server));
+                let free = || spares.iter().position(|spare| spare.domain.is_none());
+                let unused = || (spares.len() >= SPARES_MAX).then_some(0); // Made ready for a migration that was not started.
+                own.or_else(free).or_else(unused).map(|index| spares.remove(index))
+            };
+            match spare {
+                Some(spare) if spare.connect.is_alive().unwrap_or(false) => return Ok(spare),
+                Some(_) => {}
+                None => return Ok(Spare { connect: link::connect(&self.uri)?, domain: None }),
+            }
         }
     }
 
     fn put(&self, spare: Spare) {
         if spare.connect.is_alive().unwrap_or(false) {
-            // The lock is let go before a connection that is too many is closed.
-            let surplus = self.lock().replace(spare);
-            drop(surplus);
+            let surplus = {
+                let mut spares = self.lock();
+                spares.push(spare);
+                (spares.len() > SPARES_MAX).then(|| spares.remove(0))
+            };
+            drop(surplus); // The lock was let go before a connection is closed.
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Spare>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Spare>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,13 +6,14 @@ use drover_common::fault::Fault;
 use drover_common::ids::HostName;
 use drover_common::migration::Event;
 use drover_common::rpc::latest::MigrateData;
+use drover_store::actions::EndedEvent;
 use drover_store::claims::{self, Claim, Claimed, NoSlot};
 use drover_store::hosts::HostState;
 use drover_store::migrations::{Migration, advance};
 use drover_store::{StoreError, actions, commit};
 use tracing::info;
 
-use super::prechecks::{CheckEvent, Guest};
+use super::prechecks::Guest;
 use crate::Conductor;
 use crate::drive::Step;
 
@@ -36,7 +37,7 @@ impl Conductor {
         guest: &Guest,
         destination: &HostState,
         data: MigrateData,
-        events: &[CheckEvent],
+        events: &[EndedEvent],
     ) -> Result<ClaimOutcome, StoreError> {
         let flavor = &guest.server.flavor;
         let claim = Claim {
@@ -78,7 +79,7 @@ impl Conductor {
         let Some(after) = after.await? else {
             return Ok(ClaimOutcome::Changed);
         };
-        self.record_checks(&mut tx, row, events).await?;
+        actions::record_events(&mut tx, row.action, events).await?;
         commit(tx).await?;
         info!(destination = %destination.host, attempt = %after.attempt, "destination claimed");
         self.tell_waiting_caller(row);
@@ -109,17 +110,5 @@ impl Conductor {
             }
         }
         Ok(Step::written(after))
-    }
-
-    pub(crate) async fn record_checks(
-        &self,
-        tx: &mut drover_store::Transaction,
-        row: &Migration,
-        events: &[CheckEvent],
-    ) -> Result<(), StoreError> {
-        for event in events {
-            actions::record_event(tx, row.action, event.name, &event.host, event.lasted, event.fault.as_ref()).await?;
-        }
-        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use drover_common::migration::{Event, MigrationStatus};
 use drover_common::rpc::Envelope;
 use drover_common::rpc::latest::ToApi;
 use drover_common::server::PowerState;
+use drover_store::actions::EndedEvent;
 use drover_store::audit::{self, Entry};
 use drover_store::debts::{self, Side};
 use drover_store::findings::{self, FindingKind};
@@ -17,7 +18,6 @@ use drover_store::servers::{self, Settled};
 use drover_store::{StoreError, Transaction, actions, claims, commit};
 use tracing::{info, warn};
 
-use super::prechecks::CheckEvent;
 use crate::consumer::Done;
 use crate::drive::Step;
 use crate::{Conductor, metrics};
@@ -35,7 +35,7 @@ pub(crate) struct Outcome {
     /// What hosts still owe.
     pub debts: Vec<Debt>,
     /// Steps to be recorded on the instance action.
-    pub events: Vec<CheckEvent>,
+    pub events: Vec<EndedEvent>,
 }
 
 /// Where the guest is, and how.
@@ -78,7 +78,7 @@ impl Conductor {
         });
         let Some(after) = after.await? else { return Ok(Step::Changed) };
         self.settle_books(&mut tx, row, &outcome).await?;
-        self.record_checks(&mut tx, row, &outcome.events).await?;
+        actions::record_events(&mut tx, row.action, &outcome.events).await?;
         self.record_debts(&mut tx, row, &outcome.debts).await?;
         self.record_outcome(&mut tx, &after, outcome.fault.as_ref()).await?;
         if let (Event::Finished, Some(_), Some(host)) = (outcome.event, &after.abort_requested_by, &after.destination) {

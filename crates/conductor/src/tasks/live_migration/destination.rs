@@ -11,13 +11,13 @@ use drover_common::fault::{Fault, FaultClass};
 use drover_common::ids::HostName;
 use drover_common::rpc::latest::{CheckDestination, CheckSource, DestinationCheck, GuestDescription, MigrateData, ToCompute};
 use drover_store::StoreError;
-use drover_store::actions::names;
+use drover_store::actions::{EndedEvent, names};
 use drover_store::hosts::HostState;
 use drover_store::migrations::{Migration, Refusal};
 use tracing::info;
 
 use super::claim::ClaimOutcome;
-use super::prechecks::{CheckEvent, Checked, Guest};
+use super::prechecks::{Checked, Guest};
 use crate::scheduler::filters;
 use crate::{Conductor, metrics};
 
@@ -27,7 +27,7 @@ impl Conductor {
         self: &Arc<Self>,
         row: &Migration,
         guest: &Guest,
-        events: &mut Vec<CheckEvent>,
+        events: &mut Vec<EndedEvent>,
     ) -> Result<Checked, StoreError> {
         match &row.requested_host {
             Some(host) => self.requested_destination(row, guest, host, events).await,
@@ -41,7 +41,7 @@ impl Conductor {
         row: &Migration,
         guest: &Guest,
         host: &HostName,
-        events: &mut Vec<CheckEvent>,
+        events: &mut Vec<EndedEvent>,
     ) -> Result<Checked, StoreError> {
         let refused = |fault: Fault| {
             metrics::refused(&fault);
@@ -83,7 +83,7 @@ impl Conductor {
         self: &Arc<Self>,
         row: &Migration,
         guest: &Guest,
-        events: &mut Vec<CheckEvent>,
+        events: &mut Vec<EndedEvent>,
     ) -> Result<Checked, StoreError> {
         self.notify_selection(row, "start");
         let began = Instant::now();
@@ -141,7 +141,7 @@ impl Conductor {
         row: &Migration,
         guest: &Guest,
         candidate: &HostState,
-        events: &mut Vec<CheckEvent>,
+        events: &mut Vec<EndedEvent>,
     ) -> Result<MigrateData, Fault> {
         let question = ToCompute::CheckCanLiveMigrateDestination(CheckDestination {
             migration: row.id,
@@ -169,7 +169,7 @@ impl Conductor {
         host: &HostName,
         name: &'static str,
         question: ToCompute,
-        events: &mut Vec<CheckEvent>,
+        events: &mut Vec<EndedEvent>,
     ) -> Result<R, Fault> {
         let began = Instant::now();
         let answer = self.agents.call::<R>(host, question, Some(&row.request_id), self.settings.rpc_response_timeout).await;
@@ -178,7 +178,7 @@ impl Conductor {
             FaultClass::Unexpected => Fault::precheck(format_args!("{host} could not check: {fault}")),
             _ => fault,
         });
-        events.push(CheckEvent { name, host: host.clone(), lasted: began.elapsed(), fault: answer.as_ref().err().cloned() });
+        events.push(EndedEvent { name, host: host.clone(), lasted: began.elapsed(), fault: answer.as_ref().err().cloned() });
         answer
     }
 }

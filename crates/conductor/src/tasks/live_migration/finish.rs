@@ -8,13 +8,12 @@ use drover_common::migration::Event;
 use drover_common::rpc::latest::{Arrival, Authority, CleanUp, ToCompute};
 use drover_common::server::PowerState;
 use drover_store::StoreError;
-use drover_store::actions::names;
+use drover_store::actions::{EndedEvent, names};
 use drover_store::debts::Side;
 use drover_store::migrations::{Migration, advance};
 use tracing::{info, warn};
 
 use super::closing::{Debt, Outcome, Settle};
-use super::prechecks::CheckEvent;
 use super::start::{is_unreachable, of_attempt, wait_for_broker, with_data};
 use crate::Conductor;
 use crate::drive::Step;
@@ -85,7 +84,7 @@ impl Conductor {
         let observed = taken_over.as_ref().ok().map(|arrival| (arrival.report.incarnation, arrival.report.sequence));
         let announced_after_ms = taken_over.as_ref().ok().and_then(|arrival| arrival.announced_after_ms);
         let mut outcome = Outcome::of(Event::Finished);
-        outcome.events.push(CheckEvent {
+        outcome.events.push(EndedEvent {
             name: names::POST_AT_DESTINATION,
             host: destination.clone(),
             lasted: began.elapsed(),

@@ -5,13 +5,13 @@
 //! server and the instance action, `vm_state` as it was.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use drover_common::fault::{Fault, FaultClass};
 use drover_common::ids::HostName;
 use drover_common::migration::Event;
 use drover_common::rpc::latest::{AboutGuest, GuestDescription, GuestState, ToCompute};
-use drover_store::actions::names;
+use drover_store::actions::{EndedEvent, names};
 use drover_store::hosts::HostState;
 use drover_store::migrations::{Migration, Refusal};
 use drover_store::servers::Server;
@@ -51,14 +51,6 @@ pub(crate) struct Guest {
     pub spec: Spec,
 }
 
-/// One check that an agent made, for the instance action.
-pub(crate) struct CheckEvent {
-    pub name: &'static str,
-    pub host: HostName,
-    pub lasted: Duration,
-    pub fault: Option<Fault>,
-}
-
 impl Conductor {
     /// Runs all checks of an accepted migration and takes it as far as its claim.
     pub(crate) async fn precheck(self: &Arc<Self>, row: &Migration) -> Result<Step, StoreError> {
@@ -79,7 +71,7 @@ impl Conductor {
                 let conductor_event =
                     if row.reply_to.is_some() { names::CONDUCTOR_MIGRATE_SERVER } else { names::CONDUCTOR_LIVE_MIGRATE_INSTANCE };
                 let mut closing = Outcome::of(Event::Refused);
-                events.push(CheckEvent {
+                events.push(EndedEvent {
                     name: conductor_event,
                     host: self.settings.host.clone(),
                     lasted: began.elapsed(),

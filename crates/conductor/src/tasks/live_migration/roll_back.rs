@@ -7,14 +7,13 @@ use drover_common::fault::{Fault, FaultClass};
 use drover_common::ids::Attempt;
 use drover_common::migration::{Event, MigrationStatus};
 use drover_common::rpc::latest::{Authority, CleanUp, GuestState, ToCompute};
-use drover_store::actions::names;
+use drover_store::actions::{EndedEvent, names};
 use drover_store::debts::{self, Side};
 use drover_store::migrations::{Ending, Migration, Refusal, advance};
 use drover_store::{StoreError, actions, claims, commit};
 use tracing::{info, warn};
 
 use super::closing::{Debt, Outcome, Settle};
-use super::prechecks::CheckEvent;
 use super::start::{is_unreachable, of_attempt, wait_for_broker};
 use crate::drive::Step;
 use crate::notifications;
@@ -93,7 +92,7 @@ impl Conductor {
         });
         if let (Some(destination), true) = (&row.destination, destination_answers) {
             let (name, host) = (names::ROLLBACK_AT_DESTINATION, destination.clone());
-            outcome.events.push(CheckEvent { name, host, lasted: began.elapsed(), fault: cleaned.as_ref().err().cloned() });
+            outcome.events.push(EndedEvent { name, host, lasted: began.elapsed(), fault: cleaned.as_ref().err().cloned() });
             self.notify_end(row, notifications::Step::RollbackDest, destination);
         }
         if let (Err(fault), Some(destination)) = (&cleaned, &row.destination) {
@@ -121,7 +120,7 @@ impl Conductor {
     /// Back to the checks, without this destination.
     async fn try_again(self: &Arc<Self>, row: &Migration, outcome: Outcome) -> Result<Step, StoreError> {
         let mut tx = self.store.begin().await?;
-        self.record_checks(&mut tx, row, &outcome.events).await?;
+        actions::record_events(&mut tx, row.action, &outcome.events).await?;
         self.record_debts(&mut tx, row, &outcome.debts).await?;
         actions::close_events(&mut tx, row.action, row.fault.as_ref()).await?;
         claims::release(&mut tx, row.id).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use drover_common::fault::{Fault, FaultClass};
 use drover_common::rpc::latest::{OfAttempt, ToCompute, WithData};
-use drover_store::actions::names;
+use drover_store::actions::{EndedEvent, names};
 use drover_store::migrations::{Ending, Migration, amend};
 use drover_store::{StoreError, actions, commit};
 use tracing::{debug, warn};
@@ -41,7 +41,9 @@ impl Conductor {
         let mut tx = self.store.begin_unsynced().await?;
         // Lost, it is found out again: the destination finds its own files, and no leave is given before. The leave is durable,
         // and what is durable makes all before it so.
-        actions::record_event(&mut tx, row.action, names::PRE, &destination, began.elapsed(), ready.as_ref().err()).await?;
+        let fault = ready.as_ref().err().cloned();
+        let event = EndedEvent { name: names::PRE, host: destination.clone(), lasted: began.elapsed(), fault };
+        actions::record_events(&mut tx, row.action, &[event]).await?;
         if let Err(fault) = ready {
             commit(tx).await?;
             warn!(error = %fault, destination = %destination, "the destination could not make itself ready");
