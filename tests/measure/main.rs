@@ -53,10 +53,10 @@ const QUICK_PARALLEL: u32 = 2;
 struct Arguments {
     /// Moves of one guest by each of the three methods, half of them in each direction; with a multiple of 12 each method has each
     /// place equally often.
-    #[arg(long, default_value_t = 36, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..))]
     pairs: u32,
     /// Moves of four guests at once by both methods, half of them in each direction.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
     parallel: u32,
     /// Few rounds: shows that it works, not how fast.
     #[arg(long, conflicts_with_all = ["pairs", "parallel"])]

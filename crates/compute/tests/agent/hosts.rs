@@ -70,7 +70,7 @@ async fn a_guest_that_left_or_came_by_a_migration_is_told_of_by_the_migration_al
     let mut destination = Stage::new(|_, driver, _| driver.state().domain = None);
     destination.ups.recv().await.unwrap();
     destination.call::<()>(ToCompute::PreLiveMigration(destination.with_data())).await.unwrap();
-    destination.driver.state().domain = arrived(&destination);
+    destination.driver.state().domain = Some(arrived(&destination));
     told(&destination).await;
     let arrival: Arrival = destination.call(ToCompute::PostLiveMigrationAtDestination(destination.with_data())).await.unwrap();
     assert_eq!(arrival.report.domains.len(), 1);
@@ -82,9 +82,9 @@ async fn a_guest_that_left_or_came_by_a_migration_is_told_of_by_the_migration_al
     assert!(later.elapsed() < Duration::from_secs(1), "the migration is over: {:?}", later.elapsed());
 }
 
-fn arrived(stage: &Stage) -> Option<Domain> {
+fn arrived(stage: &Stage) -> Domain {
     let (server, marker) = (stage.of.server, Some(stage.marker()));
-    Some(Domain { server, name: "g1".to_owned(), state: RunState::Running, persistent: true, job: None, marker })
+    Domain { server, name: "g1".to_owned(), state: RunState::Running, persistent: true, job: None, marker }
 }
 
 #[tokio::test(start_paused = true)]
