@@ -341,7 +341,7 @@ fn messages_to_a_conductor() {
         ToConductor::WakePower { power_action: PowerActionId(9) },
         ToConductor::GrantPower(PowerGrantRequest { id: PowerActionId(9), incarnation: life() }),
         ToConductor::Progress(ProgressReport { of: of(), progress }),
-        ToConductor::Decided(DecisionReport { of: of(), decision: policy, more: vec![decision] }),
+        ToConductor::Decided(DecisionReport { of: of(), decision: policy, more: vec![decision.clone()] }),
         ToConductor::Report(report),
         ToConductor::Diagnose,
     ];
@@ -349,6 +349,8 @@ fn messages_to_a_conductor() {
         let name = message.name();
         assert_json_snapshot!(format!("to_conductor.{name}"), wire(message));
     }
+    let alone = ToConductor::Decided(DecisionReport { of: of(), decision, more: Vec::new() });
+    assert_json_snapshot!("to_conductor.decided.alone", wire(alone));
 }
 
 #[test]

@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use drover_common::ids::{Attempt, MigrationId, ServerId};
 use tokio::sync::OwnedMutexGuard;
 
-/// Migrations that are remembered, and guests that are expected. The oldest migrations are forgotten: their orders are long out of the
-/// broker.
+/// Migrations and coming guests that are remembered. The oldest migrations are forgotten: their orders are long out of the broker.
 const REMEMBERED_MAX: usize = 1024;
 
 /// A turn with a migration; the next begins when it is dropped.
@@ -19,7 +18,7 @@ pub type Turn = OwnedMutexGuard<Option<Attempt>>;
 /// For each migration the newest attempt that was rolled back here, behind a lock that is held for a step; and who is on the way.
 #[derive(Debug, Default)]
 pub struct Arrivals {
-    expected: Mutex<BTreeSet<ServerId>>,
+    coming: Mutex<BTreeSet<ServerId>>,
     rolled_back: Mutex<BTreeMap<MigrationId, Arc<tokio::sync::Mutex<Option<Attempt>>>>>,
 }
 
@@ -38,26 +37,27 @@ impl Arrivals {
         turn
     }
 
-    /// All is ready for this guest.
-    pub fn expect(&self, server: ServerId) {
-        let mut expected = self.expected();
-        if expected.len() < REMEMBERED_MAX {
-            expected.insert(server);
+    /// It is made ready for this guest, which may come from now on.
+    pub fn may_come(&self, server: ServerId) {
+        let mut coming = self.coming();
+        coming.insert(server);
+        if coming.len() > REMEMBERED_MAX {
+            coming.pop_first();
         }
     }
 
     /// It has come, or will not come.
-    pub fn is_settled(&self, server: ServerId) {
-        self.expected().remove(&server);
+    pub fn settle(&self, server: ServerId) {
+        self.coming().remove(&server);
     }
 
-    /// Whether it is on its way here, as far as this life of the agent was told.
-    pub fn is_expected(&self, server: ServerId) -> bool {
-        self.expected().contains(&server)
+    /// Whether it may be on its way here, as far as this life of the agent was told.
+    pub fn is_coming(&self, server: ServerId) -> bool {
+        self.coming().contains(&server)
     }
 
-    fn expected(&self) -> MutexGuard<'_, BTreeSet<ServerId>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    fn coming(&self) -> MutexGuard<'_, BTreeSet<ServerId>> {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn turn(&self, migration: MigrationId) -> Turn {

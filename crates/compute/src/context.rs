@@ -110,7 +110,7 @@ impl Context {
 
     /// Whether a migration of ours moves this guest away from here or to here just now.
     pub fn moves(&self, server: ServerId) -> bool {
-        self.actors.is_under_way(server) || self.arrivals.is_expected(server)
+        self.actors.is_under_way(server) || self.arrivals.is_coming(server)
     }
 
     /// Notes libvirt's `<cpu>` of the host.

@@ -21,7 +21,7 @@ use crate::facts::{self, SeenGuest};
 
 /// How long events are gathered: starting a guest brings several.
 const GATHER: Duration = Duration::from_millis(50);
-/// When a guest is looked at that waits ([`Waiting`]).
+/// How long a guest waits before it is looked at ([`Waiting`]).
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long one guest may keep the report about the others waiting.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ type Known = Option<(GuestState, Option<JobKind>)>;
 /// A guest that will be looked at [`LOOK_AGAIN`] from `since`:
 ///
 /// - libvirt said that it changed while a migration of ours moves it. The conductor hears of it from the migration itself, often before
-///   this look, which then is not needed ([`Domains::told_otherwise`]).
+///   this look, which then is not needed ([`Domains::told_otherwise`]). Each such word begins the second anew; complete reports bound it.
 /// - It runs here but has not wholly arrived, or is being migrated away by nobody that we know of. The end of either brings no event.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
@@ -51,6 +51,8 @@ pub struct Domains {
     /// Held from taking a number to the end of looking, so that a report with a higher number has looked later.
     looking: Mutex<()>,
     wanted: Notify,
+    /// A guest waits that did not before.
+    waits: Notify,
     waiting: std::sync::Mutex<BTreeMap<ServerId, Waiting>>,
 }
 
@@ -74,6 +76,7 @@ impl Domains {
         known: &BTreeMap<ServerId, Known>,
     ) -> Result<DomainsReport, DriverError> {
         let _looking = self.looking.lock().await;
+        let begun = Instant::now();
         let mut report = DomainsReport {
             incarnation: ctx.incarnation,
             sequence: self.next(),
@@ -89,6 +92,9 @@ impl Domains {
         let looks = servers.into_iter().map(|server| async move { (server, look_at(ctx, server).await) });
         let mut looks = futures::stream::iter(looks).buffered(LOOKS_AT_A_TIME);
         while let Some((server, look)) = looks.next().await {
+            if !matches!(look, Look::Unreadable(_)) {
+                self.told_otherwise(server, begun); // By this report.
+            }
             match look {
                 Look::Is(domain) => {
                     let now = Some((domain.state, domain.job));
@@ -144,13 +150,17 @@ impl Domains {
 
     fn wait(&self, server: ServerId, known: Known) {
         self.waiting().insert(server, Waiting { since: Instant::now(), known });
+        self.waits.notify_one();
     }
 
     /// Waits until guests have waited long enough, and takes them out.
     async fn due(&self) -> BTreeMap<ServerId, Known> {
         loop {
             let first = self.waiting().values().map(|waits| waits.since).min();
-            let Some(first) = first else { return std::future::pending().await };
+            let Some(first) = first else {
+                self.waits.notified().await;
+                continue;
+            };
             tokio::time::sleep_until(first + LOOK_AGAIN).await;
             let now = Instant::now();
             let due: BTreeMap<_, _> = self.waiting().extract_if(.., |_, waits| waits.since + LOOK_AGAIN <= now).collect();

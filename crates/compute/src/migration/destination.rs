@@ -19,7 +19,7 @@ use crate::storage::{carry, moved_directories, probe};
 pub async fn pre_live_migration(ctx: &Context, order: &WithData) -> Result<(), Fault> {
     let owner = owner(order.of);
     let _turn = turn(ctx, owner).await?;
-    ctx.arrivals.expect(order.of.server);
+    ctx.arrivals.may_come(order.of.server);
     ctx.expected.expect(order.of.server, &order.data.xml);
     ctx.announced.expect(order.of.server);
     let making = order.data.moved_disks().map(|disk| disks::create(disk, owner, &ctx.options.host));
@@ -75,7 +75,7 @@ pub async fn post_live_migration(ctx: &Context, order: &WithData) -> Result<Arri
     }
     let (_, xml) = facts::live_xml(ctx, order.of.server).await.map_err(failed)?;
     let report = ctx.domains.of_one(ctx, domains::report(&seen, &xml));
-    ctx.arrivals.is_settled(order.of.server);
+    ctx.arrivals.settle(order.of.server);
     ctx.domains.told_otherwise(order.of.server, looked);
     Ok(Arrival { report, announced_after_ms: ctx.announced.after_ms(order.of.server) })
 }
@@ -86,7 +86,10 @@ async fn arrived(ctx: &Context, order: &WithData) -> Result<SeenGuest, Fault> {
     let host = &ctx.options.host;
     let seen = facts::see(ctx, order.of.server).await;
     let seen = seen.map_err(|error| error.into_fault(host, order.of.server, Fault::migration_error))?;
-    let seen = seen.ok_or_else(|| Fault::instance_not_found(order.of.server))?;
+    let Some(seen) = seen else {
+        ctx.arrivals.settle(order.of.server);
+        return Err(Fault::instance_not_found(order.of.server));
+    };
     let state = seen.facts.state;
     let ours = Marker { migration: order.of.migration, attempt: order.of.attempt };
     let waits = match state {

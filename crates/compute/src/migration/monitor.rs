@@ -205,9 +205,9 @@ impl Monitor {
         if let Some(reason) = &data.no_post_copy {
             policy = format!("{policy}; not by post-copy: {reason}");
         }
-        let stream = data.stream.as_ref().map(|stream| told("stream", stream.why.clone()));
-        let no_way_back = data.no_way_back.as_ref().map(|why| told("no way back", why.clone()));
-        self.tell(told("policy", policy), stream.into_iter().chain(no_way_back).collect());
+        let stream = data.stream.as_ref().map(|stream| at_the_start("stream", stream.why.clone()));
+        let no_way_back = data.no_way_back.as_ref().map(|why| at_the_start("no way back", why.clone()));
+        self.tell(at_the_start("policy", policy), stream.into_iter().chain(no_way_back).collect());
     }
 
     /// libvirt's account of the job, as far as it can be had: the numbers of the last sample are real, totals are not invented.
@@ -488,7 +488,7 @@ impl Monitor {
 }
 
 /// What was decided before the copy began.
-fn told(what: &str, why: String) -> Told {
+fn at_the_start(what: &str, why: String) -> Told {
     Told { elapsed_ms: 0, what: what.to_owned(), why }
 }
 

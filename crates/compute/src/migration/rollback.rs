@@ -16,7 +16,7 @@ pub async fn rollback(ctx: &Context, order: &CleanUp) -> Result<(), Fault> {
     let server = order.server;
     let failed = |error: DriverError| error.into_fault(&ctx.options.host, server, Fault::migration_error);
     let _turn = ctx.arrivals.roll_back(order.migration, order.left_by).await;
-    ctx.arrivals.is_settled(server);
+    ctx.arrivals.settle(server);
     ctx.probes.remove(order.migration).await;
     let left = look(ctx, order).await?;
     if left == Left::default() {

@@ -115,3 +115,14 @@ async fn a_guest_that_was_expected_and_does_not_come_is_told_to_be_gone() {
     stage.call::<()>(ToCompute::RollbackLiveMigrationAtDestination(stage.clean_up(authority))).await.unwrap();
     assert_eq!(stage.domains.recv().await.unwrap().gone, [stage.of.server]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_job_that_the_registration_saw_is_watched_to_its_end() {
+    let mut stage = Stage::new(|_, driver, _| driver.set_job(Some(JobKind::MigrationOut), MIB));
+    assert_eq!(stage.ups.recv().await.unwrap().domains.domains[0].job, Some(JobKind::MigrationOut));
+    stage.driver.set_job(None, 0);
+    let begin = Instant::now();
+    let report = stage.domains.recv().await.unwrap();
+    assert_eq!((report.complete, report.domains[0].job), (false, None));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}

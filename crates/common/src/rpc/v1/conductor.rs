@@ -191,7 +191,7 @@ pub struct DecisionReport {
     pub of: OfAttempt,
     /// What, when and why.
     pub decision: Decision,
-    /// What else, in its order. Since 1.5.
+    /// Further decisions of the same moment, in their order. Since 1.5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub more: Vec<Decision>,
 }

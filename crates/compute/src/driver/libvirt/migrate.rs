@@ -15,7 +15,7 @@ use virt::sys;
 use super::{calls, error, ffi, link};
 use crate::driver::{Answer, DriverError, MigrateCall};
 
-/// Idle connections that are kept: as many guests as usually leave at a time.
+/// Idle connections that are kept, for as many guests that leave at the same time.
 const SPARES_MAX: usize = 4;
 
 /// The connections on which migrations are called.
@@ -90,8 +90,7 @@ impl Migrator {
                 let mut spares = self.lock();
                 let own = spares.iter().position(|spare| spare.is_for(server));
                 let free = || spares.iter().position(|spare| spare.domain.is_none());
-                let unused = || (spares.len() >= SPARES_MAX).then_some(0); // Made ready for a migration that was not started.
-                own.or_else(free).or_else(unused).map(|index| spares.remove(index))
+                own.or_else(free).map(|index| spares.remove(index))
             };
             match spare {
                 Some(spare) if spare.connect.is_alive().unwrap_or(false) => return Ok(spare),
@@ -101,6 +100,7 @@ impl Migrator {
         }
     }
 
+    /// Keeps a connection. One too many, the longest idle, is closed: probably it was made ready for a migration that did not start.
     fn put(&self, spare: Spare) {
         if spare.connect.is_alive().unwrap_or(false) {
             let surplus = {
