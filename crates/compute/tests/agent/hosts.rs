@@ -42,7 +42,7 @@ async fn a_job_that_is_nobodys_is_watched_to_its_end_and_told_of_only_when_somet
     assert!(stage.driver.state().calls.is_empty() && stage.driver.state().actions.is_empty());
 }
 
-/// Lets the agent take in what libvirt just told it.
+/// Lets the agent take in what libvirt just told it: paused time passes only when nothing is left to do.
 async fn told(stage: &Stage) {
     stage.driver.tell(DomainEvent::Changed(stage.of.server));
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -12,29 +12,20 @@ use virt::connect::Connect;
 use virt::domain::{Domain, MigrateParameters};
 use virt::sys;
 
+use super::spares::Spares;
 use super::{calls, error, ffi, link};
 use crate::driver::{Answer, DriverError, MigrateCall};
-
-/// Idle connections that are kept, for as many guests that leave at the same time.
-const SPARES_MAX: usize = 4;
 
 /// The connections on which migrations are called.
 pub(super) struct Migrator {
     uri: String,
-    /// The longest idle first.
-    spares: Mutex<Vec<Spare>>,
+    spares: Mutex<Spares<Spare>>,
 }
 
 /// An idle connection, and the domain that will probably be migrated on it.
 struct Spare {
     connect: Connect,
     domain: Option<(ServerId, Domain)>,
-}
-
-impl Spare {
-    fn is_for(&self, server: ServerId) -> bool {
-        self.domain.as_ref().is_some_and(|(of, _)| *of == server)
-    }
 }
 
 impl Migrator {
@@ -83,15 +74,10 @@ impl Migrator {
         result
     }
 
-    /// An idle connection that still lives: the one that was made ready for this domain, or one that is for none; else a new one.
+    /// An idle connection that still lives, else a new one.
     fn take(&self, server: ServerId) -> Result<Spare, DriverError> {
         loop {
-            let spare = {
-                let mut spares = self.lock();
-                let own = spares.iter().position(|spare| spare.is_for(server));
-                let free = || spares.iter().position(|spare| spare.domain.is_none());
-                own.or_else(free).map(|index| spares.remove(index))
-            };
+            let spare = self.lock().take(server);
             match spare {
                 Some(spare) if spare.connect.is_alive().unwrap_or(false) => return Ok(spare),
                 Some(_) => {}
@@ -100,19 +86,16 @@ impl Migrator {
         }
     }
 
-    /// Keeps a connection. One too many, the longest idle, is closed: probably it was made ready for a migration that did not start.
     fn put(&self, spare: Spare) {
         if spare.connect.is_alive().unwrap_or(false) {
-            let surplus = {
-                let mut spares = self.lock();
-                spares.push(spare);
-                (spares.len() > SPARES_MAX).then(|| spares.remove(0))
-            };
-            drop(surplus); // The lock was let go before a connection is closed.
+            let ready_for = spare.domain.as_ref().map(|(server, _)| *server);
+            // The lock is let go before a connection that is too many is closed.
+            let surplus = self.lock().put(ready_for, spare);
+            drop(surplus);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Spare>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Spares<Spare>> {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! libvirt. The only module that imports `virt`.
 //!
 //! - [`link`]: the connection that questions and orders use, its events, its threads.
-//! - [`migrate`]: the long call, on a thread and a connection of its own.
+//! - [`migrate`]: the long call, on a thread and a connection of its own; [`spares`]: which idle one.
 //! - [`calls`]: what is asked, one function a question; [`ffi`]: what `virt` does not wrap.
 
 mod calls;
@@ -10,6 +10,7 @@ mod ffi;
 mod job;
 mod link;
 mod migrate;
+mod spares;
 mod state;
 mod turns;
 
